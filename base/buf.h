@@ -25,7 +25,8 @@ MUST_USE enum err buf_printf(struct buf *buf, const char *format, ...) PRINTF_LI
 /* Grows by LEN bytes of undefined content; *out points at them until the next append. */
 MUST_USE enum err buf_extend(struct buf *buf, size_t len, uint8_t **out);
 
-/* Terminates the content with a NUL that len does not count; *out is valid until the next append. */
+/* Terminates the content with a NUL that len does not count; *out is valid until the next append.
+ */
 MUST_USE enum err buf_text(struct buf *buf, const char **out);
 
 /* Empties the buffer and keeps its memory. */

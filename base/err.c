@@ -25,8 +25,9 @@ enum err err_context(enum err code, const char *format, ...) {
     int length = vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     size_t used = length < 0 ? 0 : (size_t)length;
-    if (used < sizeof text) {
-        snprintf(text + used, sizeof text - used, ": %s", message);
+    if (used < sizeof text - 3) {
+        int room = (int)(sizeof text - used - 3);
+        snprintf(text + used, sizeof text - used, ": %.*s", room, message);
     }
     memcpy(message, text, sizeof message);
     return code;

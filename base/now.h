@@ -13,7 +13,8 @@ struct now_clock {
     void *context;
 };
 
-/* Replaces the clock of the whole process; NULL restores the system's. For tests, before threads start. */
+/* Replaces the clock of the whole process; NULL restores the system's. For tests, before threads
+ * start. */
 void now_set_clock(const struct now_clock *clock);
 
 uint64_t now_monotonic_ns(void);

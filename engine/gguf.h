@@ -48,13 +48,13 @@ struct gguf_array {
 
 struct gguf_tensor {
     struct gguf_string name;
-    uint32_t type_number;          /* as in the file */
-    int is_supported;              /* `type` is meaningful */
+    uint32_t type_number; /* as in the file */
+    int is_supported;     /* `type` is meaningful */
     enum dtype type;
-    int dim_count;                 /* 1 to GGUF_DIMS_MAX */
-    uint64_t dims[GGUF_DIMS_MAX];  /* fastest first; unused ones are 1 */
-    uint64_t values;               /* product of dims */
-    const void *data;              /* `bytes` long, inside the map; NULL if not supported */
+    int dim_count;                /* 1 to GGUF_DIMS_MAX */
+    uint64_t dims[GGUF_DIMS_MAX]; /* fastest first; unused ones are 1 */
+    uint64_t values;              /* product of dims */
+    const void *data;             /* `bytes` long, inside the map; NULL if not supported */
     size_t bytes;
 };
 
@@ -76,8 +76,7 @@ MUST_USE enum err gguf_get_f32(const struct gguf *file, const char *key, float *
 MUST_USE enum err gguf_get_bool(const struct gguf *file, const char *key, int *out);
 MUST_USE enum err gguf_get_string(const struct gguf *file, const char *key,
                                   struct gguf_string *out);
-MUST_USE enum err gguf_get_array(const struct gguf *file, const char *key,
-                                 struct gguf_array *out);
+MUST_USE enum err gguf_get_array(const struct gguf *file, const char *key, struct gguf_array *out);
 
 /* Element INDEX (below count): O(1), strings too. ERR_FORMAT for another element type. */
 MUST_USE enum err gguf_array_i64(const struct gguf_array *array, uint64_t index, int64_t *out);

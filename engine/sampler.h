@@ -17,13 +17,14 @@ struct sampler_bias {
 
 /* sampler_params_default() is what applies where a request says nothing. */
 struct sampler_params {
-    float temperature;        /* 0: greedy, the lowest id among equals */
-    int top_k;                /* 0: off */
-    float top_p;              /* 1: off */
-    float min_p;              /* 0: off */
-    float repetition_penalty; /* 1: off; divides positive logits of seen tokens, multiplies others */
-    float presence_penalty;   /* subtracted once from logits of tokens generated before */
-    float frequency_penalty;  /* subtracted per occurrence among generated tokens */
+    float temperature; /* 0: greedy, the lowest id among equals */
+    int top_k;         /* 0: off */
+    float top_p;       /* 1: off */
+    float min_p;       /* 0: off */
+    float
+        repetition_penalty;  /* 1: off; divides positive logits of seen tokens, multiplies others */
+    float presence_penalty;  /* subtracted once from logits of tokens generated before */
+    float frequency_penalty; /* subtracted per occurrence among generated tokens */
     uint64_t seed;
     const struct sampler_bias *biases; /* copied by sampler_create */
     size_t bias_count;

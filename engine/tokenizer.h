@@ -32,7 +32,7 @@ struct tokenizer_encode_params {
     const char *text; /* UTF-8; invalid bytes are tokenized as bytes, never refused */
     size_t len;
     int parse_special; /* control tokens' text in TEXT becomes the control token */
-    int add_bos;       /* put BOS in front, if the model's metadata asks for it; EOS behind likewise */
+    int add_bos; /* put BOS in front, if the model's metadata asks for it; EOS behind likewise */
 };
 
 /* Appends to OUT; on failure OUT is as before. */

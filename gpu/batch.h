@@ -21,11 +21,11 @@ struct batch_mark {
 };
 
 struct batch_sequence {
-    int rows;                   /* tokens of this step; 0 is allowed and does nothing */
-    int position;               /* absolute position of the first of them */
-    int state_slot;             /* running slot, read and advanced in place; -1: no recurrent layer */
-    const int32_t *block_table; /* pool block of tokens [i * block_size, (i+1) * block_size) */
-    int blocks;                 /* entries; cover position + rows tokens; 0 without attention */
+    int rows;       /* tokens of this step; 0 is allowed and does nothing */
+    int position;   /* absolute position of the first of them */
+    int state_slot; /* running slot, read and advanced in place; -1: no recurrent layer */
+    const int32_t *block_table;     /* pool block of tokens [i * block_size, (i+1) * block_size) */
+    int blocks;                     /* entries; cover position + rows tokens; 0 without attention */
     const struct batch_mark *marks; /* ascending by row, each row at most once */
     int mark_count;
 };

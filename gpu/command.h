@@ -67,7 +67,8 @@ typedef void command_range_fn(void *context, const struct command_range *range);
 MUST_USE enum err command_visit_ranges(const struct command *command, command_range_fn *visit,
                                        void *context);
 
-/* command_visit_ranges, with each range checked against its buffer: ERR_INVALID names the operand. */
+/* command_visit_ranges, with each range checked against its buffer: ERR_INVALID names the operand.
+ */
 MUST_USE enum err command_check(const struct command *command);
 
 #endif

@@ -115,7 +115,8 @@ enum device_stream_kind {
     DEVICE_STREAM_COPY,    /* runs copies, fills and the pool copies of op.h; overlaps compute */
 };
 
-/* A stream holds at most a fixed number of pending items; enqueuing past it blocks until one ran. */
+/* A stream holds at most a fixed number of pending items; enqueuing past it blocks until one ran.
+ */
 MUST_USE enum err device_stream_create(struct device *device, enum device_stream_kind kind,
                                        struct device_stream **out);
 

@@ -40,7 +40,8 @@ struct op_kv_view {
     enum dtype type;
 };
 
-/* One segment of every state slot: slot s holds it at byte s * slot_bytes + offset_bytes, as F32. */
+/* One segment of every state slot: slot s holds it at byte s * slot_bytes + offset_bytes, as F32.
+ */
 struct op_state_view {
     struct device_buffer *pool;
     size_t slot_bytes;
@@ -65,8 +66,7 @@ struct op_gather_rows {
     int columns;
     struct device_ptr out;
 };
-MUST_USE enum err op_gather_rows(struct device_stream *stream,
-                                 const struct op_gather_rows *params);
+MUST_USE enum err op_gather_rows(struct device_stream *stream, const struct op_gather_rows *params);
 
 /* --- norms --------------------------------------------------------------------------- */
 
@@ -245,7 +245,7 @@ struct op_conv1d {
     const struct batch *batch;
     struct op_state_view state;
     int channels;
-    int taps; /* 2 to 8 */
+    int taps;                 /* 2 to 8 */
     struct device_ptr weight; /* [channels][taps] */
     struct device_ptr bias;   /* [channels], or none */
     struct device_ptr in;
@@ -329,7 +329,6 @@ struct op_state_clear {
     size_t slot_bytes;
     int slot;
 };
-MUST_USE enum err op_state_clear(struct device_stream *stream,
-                                 const struct op_state_clear *params);
+MUST_USE enum err op_state_clear(struct device_stream *stream, const struct op_state_clear *params);
 
 #endif

@@ -6,11 +6,11 @@
  *
  * exp(x), for any x:
  *     x = x > EXP_MIN ? x : EXP_MIN (so that a NaN becomes EXP_MIN); x = x < EXP_MAX ? x : EXP_MAX
- *     z = fma(x, EXP_LOG2E, EXP_MAGIC); n = z - EXP_MAGIC, an integer; k = bits(z) - bits(EXP_MAGIC)
- *     r = fma(n, -EXP_LN2_HIGH, x); r = fma(n, -EXP_LN2_LOW, r)
- *     q = E4; q = fma(q, r, E3); ... ; q = fma(q, r, E0)
- *     exp = (fma(r * r, q, r) + 1) * 2^k, 2^k made from its exponent bits (k + 127) << 23
- * Relative error below 1.5e-7 on [EXP_MIN, EXP_MAX]; constant outside, never 0, denormal or infinite.
+ *     z = fma(x, EXP_LOG2E, EXP_MAGIC); n = z - EXP_MAGIC, an integer; k = bits(z) -
+ * bits(EXP_MAGIC) r = fma(n, -EXP_LN2_HIGH, x); r = fma(n, -EXP_LN2_LOW, r) q = E4; q = fma(q, r,
+ * E3); ... ; q = fma(q, r, E0) exp = (fma(r * r, q, r) + 1) * 2^k, 2^k made from its exponent bits
+ * (k + 127) << 23 Relative error below 1.5e-7 on [EXP_MIN, EXP_MAX]; constant outside, never 0,
+ * denormal or infinite.
  *
  * log1p(u), for u in [0, 1]:
  *     s = u / (2 + u); w = s * s

@@ -29,7 +29,7 @@ struct layout_kv {
 /* One F32 array of one recurrent layer. */
 struct layout_state {
     int layer;
-    const char *part; /* "conv" or "ssm"; static text */
+    const char *part;          /* "conv" or "ssm"; static text */
     int dims[LAYOUT_DIMS_MAX]; /* slowest first; unused ones are 1 */
     size_t offset_bytes;
     size_t bytes; /* without padding */

@@ -34,8 +34,8 @@ struct kernel_plan {
 };
 
 struct kernel_set {
-    const char *name;           /* "portable", "avx2", "avx512", "avx512vnni", "reference" */
-    int (*is_supported)(void);  /* by this processor and operating system */
+    const char *name;          /* "portable", "avx2", "avx512", "avx512vnni", "reference" */
+    int (*is_supported)(void); /* by this processor and operating system */
     /* Plans COMMAND, which has passed command_check, for THREADS workers. */
     void (*plan)(const struct command *command, int threads, struct kernel_plan *out);
 };
