@@ -65,7 +65,7 @@ enum err layout_add_kv(struct layout *layout, int layer, int kv_heads, int key_s
                         key_size, value_size);
     }
     size_t element_bytes = dtype_bytes(layout->kv_type, 1);
-    size_t key_raw, key_bytes, value_raw, value_bytes;
+    size_t key_raw = 0, key_bytes = 0, value_raw = 0, value_bytes = 0;
     TRY(product_bytes(
         (size_t[]){(size_t)kv_heads, (size_t)key_size, (size_t)layout->block_size, element_bytes},
         4, &key_raw, &key_bytes));
@@ -115,7 +115,7 @@ enum err layout_add_state(struct layout *layout, int layer, const char *part,
         }
         factors[i + 1] = (size_t)dims[i];
     }
-    size_t raw, aligned;
+    size_t raw = 0, aligned = 0;
     TRY(product_bytes(factors, ARRAY_LEN(factors), &raw, &aligned));
     TRY(grow((void **)&layout->states, layout->state_count, sizeof *layout->states));
     size_t total = layout->slot_bytes;
