@@ -568,18 +568,27 @@ static enum err run_outputs(struct hybrid_forward *forward) {
                            (size_t)outputs * vocabulary * sizeof(float));
 }
 
-enum err hybrid_forward_enqueue(struct hybrid_forward *forward,
-                                const struct hybrid_forward_item *items, int item_count) {
-    assert(!forward->is_pending); /* I1 */
-    TRY(set_batch(forward, items, item_count));
+static enum err run_step(struct hybrid_forward *forward) {
     int rows = batch_rows(forward->batch);
-    forward->is_pending = 1;
     TRY(run_inputs(forward));
     for (int i = 0; i < forward->config.model->shape.layer_count; i++) {
         TRY(run_layer(forward, i, rows));
     }
     TRY(run_outputs(forward));
-    TRY(device_event_record(forward->done, forward->stream));
+    return device_event_record(forward->done, forward->stream);
+}
+
+enum err hybrid_forward_enqueue(struct hybrid_forward *forward,
+                                const struct hybrid_forward_item *items, int item_count) {
+    assert(!forward->is_pending); /* I1 */
+    TRY(set_batch(forward, items, item_count));
+    enum err code = run_step(forward);
+    if (code != ERR_OK) {
+        /* Part of the step may be on its way: the batch is free again only when that has run. */
+        enum err idle = device_stream_wait_idle(forward->stream);
+        return idle == ERR_OK ? code : idle;
+    }
+    forward->is_pending = 1;
     for (int i = 0; i < item_count; i++) {
         items[i].sequence->length += items[i].count;
     }
