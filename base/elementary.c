@@ -60,7 +60,7 @@ double elementary_exp(double x) {
     if (x < -745.0) {
         return 0.0;
     }
-    double n = (fma(x, LOG2_E, ROUND_MAGIC)) - ROUND_MAGIC;
+    double n = fma(x, LOG2_E, ROUND_MAGIC) - ROUND_MAGIC;
     double r = fma(n, -LN2_LOW, fma(n, -LN2_HIGH, x));
     double power = 1.0 + fma(r * r, polynomial(coefficients, ARRAY_LEN(coefficients), r), r);
     /* In two halves, the first exact, so that a denormal result is rounded once. */
@@ -126,10 +126,12 @@ void elementary_sincos(double x, double *sine, double *cosine) {
         *cosine = (double)NAN;
         return;
     }
-    double n = (fma(x, TWO_OVER_PI, ROUND_MAGIC)) - ROUND_MAGIC;
-    double r = reduce(x, n);
+    /* On |x|, since above 2^51 the sum with ROUND_MAGIC keeps integers on its upper side only. */
+    double magnitude = fabs(x);
+    double n = fma(magnitude, TWO_OVER_PI, ROUND_MAGIC) - ROUND_MAGIC;
+    double r = reduce(magnitude, n);
     /* From about 2^50 on n itself is rounded too coarsely; one more step puts that right. */
-    double more = (fma(r, TWO_OVER_PI, ROUND_MAGIC)) - ROUND_MAGIC;
+    double more = fma(r, TWO_OVER_PI, ROUND_MAGIC) - ROUND_MAGIC;
     if (fabs(r) > QUARTER_PI) {
         r = reduce(r, more);
         n += more;
@@ -137,22 +139,10 @@ void elementary_sincos(double x, double *sine, double *cosine) {
     double w = r * r;
     double s = fma(r * w, polynomial(sine_coefficients, ARRAY_LEN(sine_coefficients), w), r);
     double c = fma(w, polynomial(cosine_coefficients, ARRAY_LEN(cosine_coefficients), w), 1.0);
-    switch ((unsigned)(int64_t)n & 3u) {
-    case 0:
-        *sine = s;
-        *cosine = c;
-        break;
-    case 1:
-        *sine = c;
-        *cosine = -s;
-        break;
-    case 2:
-        *sine = -s;
-        *cosine = -c;
-        break;
-    default:
-        *sine = -c;
-        *cosine = s;
-        break;
-    }
+    unsigned quadrant = (unsigned)(int64_t)n & 3u;
+    double sine_of_magnitude = quadrant % 2 == 0 ? s : c;
+    double cosine_of_magnitude = quadrant % 2 == 0 ? c : s;
+    int is_sine_negative = (quadrant >= 2) != (signbit(x) != 0);
+    *sine = is_sine_negative ? -sine_of_magnitude : sine_of_magnitude;
+    *cosine = quadrant == 1 || quadrant == 2 ? -cosine_of_magnitude : cosine_of_magnitude;
 }

@@ -54,7 +54,7 @@ static void test_elementary_exp_keeps_denormals_and_limits(void **state) {
     assert_true(elementary_exp(-INFINITY) == 0.0);
     assert_true(isinf(elementary_exp(709.7800001)));
     assert_true(isinf(elementary_exp(INFINITY)));
-    assert_false(isinf(elementary_exp(709.78)));
+    assert_true(elementary_exp(709.78) < INFINITY);
     assert_true(isnan(elementary_exp(NAN)));
 }
 
@@ -67,7 +67,8 @@ static void test_elementary_log_is_within_1e_15(void **state) {
         if (i % 3 == 0) {
             x = uniform(&seed, 0.5, 2);
         } else if (i % 3 == 1) {
-            x = 1.0 + ldexp(uniform(&seed, -1, 1), -(int)(next(&seed) % 50));
+            x = uniform(&seed, -1, 1);
+            x = 1.0 + ldexp(x, -(int)(next(&seed) % 50));
         } else {
             uint64_t bits = next(&seed) & 0x7fffffffffffffffu;
             memcpy(&x, &bits, sizeof x);
@@ -147,7 +148,8 @@ static void test_elementary_sincos_holds_to_two_to_the_52(void **state) {
     double sine;
     double cosine;
     for (int i = 0; i < 20000; i++) {
-        double x = ldexp(uniform(&seed, -1, 1), (int)(next(&seed) % 53));
+        double x = uniform(&seed, -1, 1);
+        x = ldexp(x, (int)(next(&seed) % 53));
         elementary_sincos(x, &sine, &cosine);
         assert_true(fabs(sine * sine + cosine * cosine - 1) < 1e-14);
         assert_true(fabsl(sinl((long double)x) - (long double)sine) < 1e-14L);
@@ -171,7 +173,8 @@ static void test_elementary_bits_are_pinned(void **state) {
         double x = uniform(&seed, 0, 0x1p+20);
         values[0] = elementary_exp(uniform(&seed, -720, 709));
         values[1] = elementary_log(x);
-        values[2] = elementary_pow(uniform(&seed, 100, 1e7), uniform(&seed, -1, 1));
+        double base = uniform(&seed, 100, 1e7);
+        values[2] = elementary_pow(base, uniform(&seed, -1, 1));
         elementary_sincos(x, &values[3], &values[4]);
         for (int j = 0; j < 5; j++) {
             uint64_t bits;
@@ -182,7 +185,7 @@ static void test_elementary_bits_are_pinned(void **state) {
         }
     }
     print_message("digest: 0x%016" PRIx64 "\n", digest);
-    assert_int_equal(digest, 0x0u);
+    assert_int_equal(digest, 0x81c5509f37131612u);
 }
 
 int main(void) {
