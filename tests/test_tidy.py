@@ -118,6 +118,13 @@ class Tidy(unittest.TestCase):
         self.assert_fires({'base/two.h': text}, 'base/two.h:3', 'get is declared')
         self.assert_fires({'base/two.h': text}, 'base/two.h:6', 'value is declared')
 
+    def test_inline_functions_share_the_first_word(self):
+        text = header('base/two_avx2.h', 'static inline int two_get(int a) {\n    return a;\n}\n'
+                                         'int two_put(int a);')
+        self.assertEqual(findings({'base/two_avx2.h': text}),
+                         ['base/two_avx2.h:6: two_put is declared in two_avx2.h: '
+                          'begin it with two_avx2_'])
+
     def test_names_that_say_nothing(self):
         self.assert_fires({'base/text_util.c': ''}, 'base/text_util.c:1', 'say what it holds')
         self.assert_fires({'base/two.h': header('base/two.h', 'int two_get_ex(int a);')},

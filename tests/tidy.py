@@ -154,7 +154,7 @@ def functions_of(source):
 
 
 def declarations_of(header):
-    """(name, line) of what a header gives its includers: functions, inline ones too, variables."""
+    """(name, line, is inline) of the functions and variables that a header declares."""
     text = blank_directives(header.bare)
     text = re.sub(r'extern\s*"[^"]*"\s*\{', lambda m: ' ' * len(m.group(0)), text)
     # Bodies of structs, enums, unions and inline functions hold no external declarations.
@@ -176,11 +176,11 @@ def declarations_of(header):
         line = header.line_of(match.start() + len(piece) - len(piece.lstrip()))
         function = re.match(r'[\s\w*]*?\b(\w+)\s*\(', text_of)
         if function and '=' not in text_of:
-            yield function.group(1), line
+            yield function.group(1), line, bool(re.match(r'\s*static\b', text_of))
         elif re.match(r'\s*extern\b', text_of):
             variable = re.search(r'(\w+)\s*(?:\[[^\]]*\]\s*)*;$', text_of)
             if variable:
-                yield variable.group(1), line
+                yield variable.group(1), line, False
 
 
 def check_text(source):
@@ -216,10 +216,12 @@ def check_names(source):
         yield source.path, 1, f'file name {source.stem}: say what it holds'
     if not source.path.endswith(('.h', '.cuh')):
         return
-    for name, line in declarations_of(source):
-        if name != source.stem and not name.startswith(source.stem + '_'):
-            yield source.path, line, f'{name} is declared in {source.stem}.h: begin it with ' \
-                                     f'{source.stem}_'
+    for name, line, is_inline in declarations_of(source):
+        # Headers that take turns behind one interface (simd_avx2.h) share their first word.
+        prefix = source.stem.split('_')[0] if is_inline else source.stem
+        if name != prefix and not name.startswith(prefix + '_'):
+            yield (source.path, line,
+                   f'{name} is declared in {source.stem}.h: begin it with {prefix}_')
         if BAD_ENDINGS.search(name):
             yield source.path, line, f'{name}: an ending that says nothing'
 
