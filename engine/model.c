@@ -3,6 +3,7 @@
 #include "base/elementary.h"
 #include "engine/vector_arena.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -245,6 +246,10 @@ static enum err load_rope(struct loader *loader, const struct model_shape *shape
             float divisor;
             memcpy(&divisor, (const uint8_t *)divisors->data + (size_t)i * sizeof divisor,
                    sizeof divisor);
+            if (!(divisor > 0.0f && divisor < HUGE_VALF)) {
+                return err_fail(ERR_FORMAT, "tensor 'rope_freqs.weight': value %d is %g", i,
+                                (double)divisor);
+            }
             frequencies[i] /= (double)divisor;
         }
     }
