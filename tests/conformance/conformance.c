@@ -385,7 +385,7 @@ void conformance_make_batch(struct conformance_side *side,
     for (int i = 0; i < rows; i++) {
         tokens[i] = conformance_uniform(side, 0, shape->vocabulary - 1);
     }
-    int output_count = rows > 0 ? shape->output_count : 0;
+    int output_count = shape->output_count < rows ? shape->output_count : rows;
     for (int i = 0; i < output_count; i++) {
         outputs[i] = conformance_uniform(side, 0, rows - 1);
     }
