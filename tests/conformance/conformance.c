@@ -4,10 +4,14 @@
  *     device: both sides draw from equal generators in equal order.
  * I2  Images are uploaded after build has returned and downloaded after the op has run; what is
  *     compared is the whole buffer, guards before and behind the operand included.
+ * I3  What is expected comes from reference_run over the images and the weights' GGUF bytes
+ *     themselves: no packing, copying or stream of the backend has a part in it. The oracle's
+ *     device only lends the objects that a command names.
  */
 #include "tests/conformance/conformance.h"
 
 #include "base/half.h"
+#include "gpu/reference/reference.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -25,6 +29,12 @@ struct image {
     struct device_buffer *buffer;
 };
 
+struct weight {
+    struct device_weight *packed;
+    uint8_t *data; /* as in a GGUF file */
+    size_t row_bytes;
+};
+
 /* One device while a case runs on it. */
 struct conformance_side {
     struct device *device;
@@ -34,7 +44,7 @@ struct conformance_side {
     enum conformance_fill fill;
     struct image images[BUFFERS_MAX];
     int image_count;
-    struct device_weight *weights[WEIGHTS_MAX];
+    struct weight weights[WEIGHTS_MAX];
     int weight_count;
     struct batch *batch;
 };
@@ -98,6 +108,24 @@ int conformance_uniform(struct conformance_side *side, int low, int high) {
     return choose(&side->random, low, high);
 }
 
+/* Half way between two values that are rounded to: integers below 127, F16, BF16; or 127 itself,
+ * which makes the scale of a block of activations 1. */
+static float tie(uint64_t bits) {
+    float sign = bits % 2 == 0 ? 1.0f : -1.0f;
+    float odd = (float)(2 * (int)((bits >> 8) % 128) + 1);
+    int exponent = (int)((bits >> 24) % 20) - 14;
+    switch ((bits >> 1) % 8) {
+    case 0:
+        return sign * 127.0f;
+    case 1:
+        return sign * ldexpf(1.0f + odd * 0x1p-11f, exponent);
+    case 2:
+        return sign * ldexpf(1.0f + odd * 0x1p-8f, exponent);
+    default:
+        return sign * (odd - 2.0f < 0 ? 0.5f : odd / 2.0f - 1.0f);
+    }
+}
+
 float conformance_value(struct conformance_side *side) {
     static const float specials[] = {
         0.0f,         -0.0f,
@@ -124,6 +152,13 @@ float conformance_value(struct conformance_side *side) {
     if (side->fill == CONFORMANCE_WIDE) {
         float magnitude = ldexpf(1.0f + unit, (int)((bits >> 8) % 121) - 60);
         return bits % 2 == 0 ? magnitude : -magnitude;
+    }
+    if (side->fill == CONFORMANCE_TINY) {
+        float magnitude = ldexpf(1.0f + unit, (int)((bits >> 8) % 7) - 104);
+        return bits % 2 == 0 ? magnitude : -magnitude;
+    }
+    if (side->fill == CONFORMANCE_TIES) {
+        return tie(bits);
     }
     return unit * 4.0f - 2.0f;
 }
@@ -232,7 +267,7 @@ static void fill_q8_0(struct conformance_side *side, uint8_t *data, size_t block
 struct device_weight *conformance_weight(struct conformance_side *side, enum dtype type, int rows,
                                          int columns) {
     size_t values = (size_t)rows * (size_t)columns;
-    uint8_t *data CLEANUP(object_free) = allocate(dtype_bytes(type, values), 1);
+    uint8_t *data = allocate(dtype_bytes(type, values), 1);
     if (type == DTYPE_Q8_0) {
         fill_q8_0(side, data, values / 32);
     } else {
@@ -247,10 +282,11 @@ struct device_weight *conformance_weight(struct conformance_side *side, enum dty
     struct device_weight_params params = {
         .type = type, .rows = rows, .columns = columns, .data = data};
     assert(side->weight_count < WEIGHTS_MAX);
-    struct device_weight **weight = &side->weights[side->weight_count];
-    require(device_weight_create(side->device, &params, weight), "weight");
+    struct weight *weight = &side->weights[side->weight_count];
+    *weight = (struct weight){.data = data, .row_bytes = dtype_bytes(type, (size_t)columns)};
+    require(device_weight_create(side->device, &params, &weight->packed), "weight");
     side->weight_count++;
-    return *weight;
+    return weight->packed;
 }
 
 /* --- batches ----------------------------------------------------------------------------- */
@@ -404,7 +440,7 @@ void conformance_make_batch(struct conformance_side *side,
     out->layout = batch_get_layout(side->batch);
 }
 
-/* --- running one case --------------------------------------------------------------------- */
+/* --- enqueuing --------------------------------------------------------------------------- */
 
 static enum err enqueue_rows(struct device_stream *stream, const struct command *command) {
     switch (command->kind) {
@@ -450,8 +486,10 @@ static enum err enqueue(struct device_stream *stream, const struct command *comm
     }
 }
 
-static enum command_kind run_side(struct conformance_side *side,
-                                  const struct conformance_case *test, uint64_t seed) {
+/* --- running one case ------------------------------------------------------------------- */
+
+static void run_side(struct conformance_side *side, const struct conformance_case *test,
+                     uint64_t seed) {
     struct command command = {.kind = COMMAND_KIND_COUNT};
     side->random = seed;
     side->fill = test->fill;
@@ -473,6 +511,42 @@ static enum command_kind run_side(struct conformance_side *side,
                 image->name);
     }
     require(device_stream_wait_idle(stream), "download");
+}
+
+static void *resolve_image(void *context, struct device_ptr ptr) {
+    struct conformance_side *side = context;
+    for (int i = 0; i < side->image_count; i++) {
+        if (side->images[i].buffer == ptr.buffer) {
+            return side->images[i].bytes + ptr.offset_bytes;
+        }
+    }
+    fprintf(stderr, "conformance: the reference asks for a buffer that the case has not\n");
+    exit(2);
+}
+
+static void copy_weight_row(void *context, const struct device_weight *weight, int row, void *to) {
+    struct conformance_side *side = context;
+    for (int i = 0; i < side->weight_count; i++) {
+        const struct weight *own = &side->weights[i];
+        if (own->packed == weight) {
+            memcpy(to, own->data + (size_t)row * own->row_bytes, own->row_bytes);
+            return;
+        }
+    }
+    fprintf(stderr, "conformance: the reference asks for a weight that the case has not\n");
+    exit(2);
+}
+
+static enum command_kind run_oracle(struct conformance_side *side,
+                                    const struct conformance_case *test, uint64_t seed) {
+    const struct reference_memory memory = {
+        .resolve = resolve_image, .weight_row = copy_weight_row, .context = side};
+    struct command command = {.kind = COMMAND_KIND_COUNT};
+    side->random = seed;
+    side->fill = test->fill;
+    test->build(side, test->shape, &command);
+    require(command_check(&command), test->text);
+    require(reference_run(&command, &memory), test->text);
     return command.kind;
 }
 
@@ -482,7 +556,8 @@ static void clear_side(struct conformance_side *side) {
         free(side->images[i].bytes);
     }
     for (int i = 0; i < side->weight_count; i++) {
-        device_weight_destroy(side->weights[i]);
+        device_weight_destroy(side->weights[i].packed);
+        free(side->weights[i].data);
     }
     if (side->batch != NULL) {
         batch_destroy(side->batch);
@@ -549,7 +624,7 @@ void conformance_run(struct conformance *suite, const struct conformance_case *t
     if (suite->is_quick && seed % 8 != 0) {
         return;
     }
-    enum command_kind kind = run_side(&suite->oracle, test, seed);
+    enum command_kind kind = run_oracle(&suite->oracle, test, seed);
     if (suite->only_op == NULL || strcmp(suite->only_op, command_name(kind)) == 0) {
         for (int i = 0; i < suite->subject_count; i++) {
             struct subject *subject = &suite->subjects[i];
@@ -597,12 +672,12 @@ static int is_known(const struct conformance *suite, const char *isa, int thread
 }
 
 static void open_subjects(struct conformance *suite, const char *only_isa) {
-    static const char *const isas[] = {"portable", "avx2", "avx512", "auto"};
+    static const char *const isas[] = {"reference", "portable", "avx2", "avx512", "avx512vnni"};
     for (size_t i = 0; i < ARRAY_LEN(isas); i++) {
         for (int threads = 1; threads <= 3; threads++) {
             struct subject *subject = &suite->subjects[suite->subject_count];
             int is_wanted = only_isa == NULL || strcmp(only_isa, isas[i]) == 0;
-            if (!is_wanted || (suite->is_quick && threads == 1) ||
+            if (!is_wanted || threads > (i == 0 ? 1 : 3) || (suite->is_quick && threads == 2) ||
                 !open_side(isas[i], threads, &subject->side)) {
                 continue;
             }

@@ -1,7 +1,7 @@
 /*
- * The conformance suite: each case runs one op, through the public interface of gpu/, on the
- * oracle (a host device of ISA "reference") and on every device under test, from equal inputs,
- * and compares every buffer bit for bit: outputs, strides' padding, whole pools. Any NaN equals
+ * The conformance suite: each case runs one op by the reference and, through the public interface
+ * of gpu/, on every device under test (one of ISA "reference" among them), from equal inputs, and
+ * compares every buffer bit for bit: outputs, strides' padding, whole pools. Any NaN equals
  * any other, since which operand's payload survives is the processor's choice.
  *
  * A family of ops has a file cases_<family>.c. A case is a build function and a shape: the build
@@ -24,6 +24,8 @@ enum conformance_fill {
     CONFORMANCE_ORDINARY, /* -2 to 2 */
     CONFORMANCE_WIDE,     /* exponents from -60 to 60 */
     CONFORMANCE_SPECIAL,  /* zeros of both signs, denormals, the largest, thresholds */
+    CONFORMANCE_TINY,     /* around 2^-100, below which activations are quantised to zeros */
+    CONFORMANCE_TIES,     /* half way between two values that are rounded to */
     CONFORMANCE_POISON,   /* ordinary, but some rows hold NaN or infinities */
     CONFORMANCE_FILL_COUNT,
 };
