@@ -3,6 +3,8 @@
  *     batch as it was.
  * I2. layout's pointers, and those of its sequences, point into `storage` alone.
  */
+#include "gpu/batch.h"
+
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
