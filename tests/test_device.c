@@ -15,6 +15,7 @@
 #include "gpu/host/host_device.h"
 #include "gpu/host/host_memory.h"
 #include "gpu/host/host_stream.h"
+#include "gpu/op.h"
 
 enum { BYTES = 4096 };
 
@@ -186,6 +187,34 @@ static void test_device_cap_counts_weights(void **state) {
     device_weight_destroy(NULL);
     device_get_info(device, &info);
     assert_int_equal(info.memory_used_bytes, 0);
+    device_close(device);
+}
+
+static size_t used_bytes(const struct device *device) {
+    struct device_info info;
+    device_get_info(device, &info);
+    return info.memory_used_bytes;
+}
+
+static void test_device_cap_counts_scratch(void **state) {
+    (void)state;
+    const struct device_config config = {
+        .isa = "reference", .threads = 1, .memory_max_bytes = 100000};
+    struct device *device;
+    assert_int_equal(device_open(&config, &device), ERR_OK);
+    struct host_device *host = host_device_of(device);
+    assert_int_equal(host_device_grow_scratch(host, 0), ERR_OK);
+    assert_int_equal(used_bytes(device), 0);
+    assert_int_equal(host_device_grow_scratch(host, 30000), ERR_OK);
+    assert_int_equal(host_device_grow_scratch(host, 20000), ERR_OK);
+    assert_int_equal(used_bytes(device), 30000);
+    assert_int_equal(host_device_grow_scratch(host, 50000), ERR_OK);
+    assert_int_equal(used_bytes(device), 50000);
+    /* Old and new stand side by side for a moment, which the cap must bear. */
+    assert_int_equal(host_device_grow_scratch(host, 60000), ERR_NOMEM);
+    assert_non_null(strstr(err_message(), "scratch"));
+    assert_int_equal(used_bytes(device), 50000);
+    assert_int_equal(host_device_grow_scratch(host, 50000), ERR_OK);
     device_close(device);
 }
 
@@ -454,6 +483,57 @@ static void test_device_runs_ops_between_copies(void **state) {
     check_gather("auto");
 }
 
+/* Both streams want the workers at once; each must get its own sums. */
+static void test_device_compute_streams_share_the_workers(void **state) {
+    (void)state;
+    enum { ROWS = 16, COLUMNS = 64, ROUNDS = 100, VALUES = ROWS * COLUMNS };
+    static float in[2][VALUES];
+    static float ones[COLUMNS];
+    static float out[2][ROUNDS][VALUES];
+    const struct device_config config = {.threads = 2};
+    struct device *device;
+    struct device_buffer *buffer;
+    struct device_stream *streams[2];
+    assert_int_equal(device_open(&config, &device), ERR_OK);
+    assert_int_equal(device_buffer_create(device, sizeof in * 2 + sizeof ones, &buffer), ERR_OK);
+    for (int c = 0; c < COLUMNS; c++) {
+        ones[c] = 1.0f;
+    }
+    for (int s = 0; s < 2; s++) {
+        for (int i = 0; i < VALUES; i++) {
+            in[s][i] = s == 0 ? 3.0f : -5.0f;
+        }
+        assert_int_equal(device_stream_create(device, DEVICE_STREAM_COMPUTE, &streams[s]), ERR_OK);
+    }
+    struct device_ptr weight = device_ptr_at(buffer, sizeof in * 2);
+    assert_int_equal(device_copy_in(streams[0], weight, ones, sizeof ones), ERR_OK);
+    assert_int_equal(device_stream_wait_idle(streams[0]), ERR_OK);
+    for (int round = 0; round < ROUNDS; round++) {
+        for (size_t s = 0; s < 2; s++) {
+            const struct op_rms_norm norm = {.rows = ROWS,
+                                             .columns = COLUMNS,
+                                             .in = device_ptr_at(buffer, sizeof in[0] * s),
+                                             .in_stride = COLUMNS,
+                                             .weight = weight,
+                                             .out = device_ptr_at(buffer, sizeof in[0] * (2 + s)),
+                                             .out_stride = COLUMNS};
+            assert_int_equal(device_copy_in(streams[s], norm.in, in[s], sizeof in[s]), ERR_OK);
+            assert_int_equal(op_rms_norm(streams[s], &norm), ERR_OK);
+            assert_int_equal(
+                device_copy_out(streams[s], out[s][round], norm.out, sizeof out[s][round]), ERR_OK);
+        }
+    }
+    for (int s = 0; s < 2; s++) {
+        assert_int_equal(device_stream_wait_idle(streams[s]), ERR_OK);
+        for (int i = 0; i < ROUNDS * VALUES; i++) {
+            assert_true(out[s][i / VALUES][i % VALUES] == (s == 0 ? 1.0f : -1.0f));
+        }
+        device_stream_destroy(streams[s]);
+    }
+    device_buffer_destroy(buffer);
+    device_close(device);
+}
+
 static void test_device_copy_stream_refuses_compute(void **state) {
     (void)state;
     struct bench bench = setup();
@@ -497,6 +577,7 @@ static void test_device_failure_reaches_every_wait(void **state) {
     assert_int_equal(device_stream_wait_event(bench.compute, event), ERR_OK);
     gate_open(gate);
     assert_int_equal(device_event_wait(event), ERR_DEVICE);
+    assert_non_null(strstr(err_message(), "a planned failure"));
     assert_int_equal(seen[0], 0);
     assert_int_equal(seen[1], 1);
     assert_int_equal(device_stream_wait_idle(bench.compute), ERR_DEVICE);
@@ -534,6 +615,7 @@ int main(void) {
         cmocka_unit_test(test_device_buffer_is_zeroed_and_aligned),
         cmocka_unit_test(test_device_cap_names_what_was_asked_and_left),
         cmocka_unit_test(test_device_cap_counts_weights),
+        cmocka_unit_test(test_device_cap_counts_scratch),
         cmocka_unit_test(test_device_weight_refuses_bad_shapes),
         cmocka_unit_test(test_device_copies_run_in_order),
         cmocka_unit_test(test_device_copies_are_checked_when_enqueued),
@@ -544,6 +626,7 @@ int main(void) {
         cmocka_unit_test(test_device_event_means_its_latest_record),
         cmocka_unit_test(test_device_event_outlives_its_stream),
         cmocka_unit_test(test_device_runs_ops_between_copies),
+        cmocka_unit_test(test_device_compute_streams_share_the_workers),
         cmocka_unit_test(test_device_copy_stream_refuses_compute),
         cmocka_unit_test(test_device_failure_reaches_every_wait),
         cmocka_unit_test(test_device_uses_no_processor_when_idle),
