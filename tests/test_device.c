@@ -554,7 +554,7 @@ static void test_device_copy_stream_refuses_compute(void **state) {
     assert_int_equal(op_rms_norm(bench.compute, &norm), ERR_OK);
     struct op_embed embed = {0};
     assert_int_equal(op_embed(bench.compute, &embed), ERR_INVALID);
-    struct op_state_clear clear = {.pool = bench.buffer, .slot_bytes = 64, .slot = 1};
+    struct op_state_clear clear = {.pool = bench.buffer, .slot_bytes = 64, .slot = 8};
     assert_int_equal(op_state_clear(bench.copy, &clear), ERR_OK);
     clear.slot = 64;
     assert_int_equal(op_state_clear(bench.copy, &clear), ERR_INVALID);
