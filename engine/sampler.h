@@ -47,7 +47,8 @@ void sampler_accept_prompt(struct sampler *sampler, int32_t token);
 
 /*
  * Picks from LOGITS [vocabulary], which stay as they are, and counts the token as generated.
- * ERR_DEVICE when no logit is finite or one is NaN.
+ * ERR_DEVICE when one is NaN or +infinity, or all are -infinity; one -infinity is a token that is
+ * never picked. With a temperature, each call draws once from the generator; greedy ones never do.
  */
 MUST_USE enum err sampler_sample(struct sampler *sampler, const float *logits, int32_t *out);
 

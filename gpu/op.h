@@ -218,7 +218,7 @@ MUST_USE enum err op_kv_write(struct device_stream *stream, const struct op_kv_w
  * m' = max(m, all s[j]); f = exp(m - m'); p[j] = exp(s[j] - m'); l[i] = l[i] * f for each i,
  * then l[j % 16] += p[j] for rising j; acc[d] = acc[d] * f, then fma(p[j], v[j][d], acc[d]) for
  * rising j. Tokens after the row's own position take no part in any of it. At the end
- * out[d] = acc[d] / tree16(l).
+ * out[d] = acc[d] / tree16(l). A NaN s[j] is never the maximum.
  */
 struct op_attention {
     const struct batch *batch;

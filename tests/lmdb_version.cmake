@@ -1,0 +1,15 @@
+# cmake -P: the versions of LMDB that cmake/lmdb.cmake takes and refuses.
+include(${CMAKE_CURRENT_LIST_DIR}/../cmake/lmdb.cmake)
+
+foreach(version 0.9.24 0.9.25 0.9.32 0.9.33 0.9.100 0.10.0 1.0.0)
+  tern_lmdb_refusal(${version} reason)
+  if(reason)
+    message(SEND_ERROR "LMDB ${version} is to be taken, but: ${reason}")
+  endif()
+endforeach()
+foreach(version 0.9.2 0.9.23 0.9.26 0.9.29 0.9.31 0.9 "")
+  tern_lmdb_refusal("${version}" reason)
+  if(NOT reason)
+    message(SEND_ERROR "LMDB '${version}' is to be refused, but was taken")
+  endif()
+endforeach()
