@@ -13,6 +13,9 @@ struct subcommand {
 };
 
 static const struct subcommand subcommands[] = {
+    {"generate", subcommand_generate, "continue a prompt with a model"},
+    {"logits", subcommand_logits, "write a model's logits for given token ids"},
+    {"model", subcommand_model, "say what a model file holds"},
     {"tokenize", subcommand_tokenize, "turn text into token ids"},
     {"detokenize", subcommand_detokenize, "turn token ids into text"},
 };
