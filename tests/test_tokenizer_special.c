@@ -1,10 +1,12 @@
 #include "engine/tokenizer_special.h"
 
-#include "tests/vocabulary_image.h"
+#include "tests/gguf/vocabulary_image.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -15,14 +17,14 @@ static void load(const struct vocabulary_image_token *tokens, size_t count,
                  struct tokenizer_vocab *vocab) {
     struct vocabulary_image spec = {
         .model = "gpt2", .tokens = tokens, .token_count = count, .leaves_out_byte = -1};
-    struct gguf_image image;
+    size_t bytes;
     struct gguf *file;
+    uint8_t *image = vocabulary_image_file(&spec, &bytes);
     *vocab = (struct tokenizer_vocab){0};
-    vocabulary_image_write(&spec, &image);
-    assert_int_equal(gguf_image_open(&image, &file), ERR_OK);
+    assert_int_equal(gguf_parse(image, bytes, &file), ERR_OK);
     assert_int_equal(tokenizer_vocab_init(vocab, file), ERR_OK);
     gguf_close(file);
-    gguf_image_done(&image);
+    free(image);
 }
 
 static void expect(const struct tokenizer_special *special, const char *text, size_t from,
