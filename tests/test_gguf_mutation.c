@@ -25,8 +25,7 @@ struct consumer {
 };
 
 static enum err consume_walk(const struct gguf *file) {
-    static volatile uint64_t sum;
-    sum += gguf_walk(file);
+    (void)gguf_walk(file);
     return ERR_OK;
 }
 
