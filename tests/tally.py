@@ -13,7 +13,7 @@ import xml.etree.ElementTree as tree
 
 def cmocka_counts(text):
     """(passed, failed, skipped) over all groups that a cmocka program printed, or None."""
-    marks = re.findall(r'^\[\s+(PASSED|FAILED|SKIPPED)\s+\] (\d+) test\(s\)', text, re.MULTILINE)
+    marks = re.findall(r'\[\s+(PASSED|FAILED|SKIPPED)\s+\] (\d+) test\(s\)', text)
     if not marks:
         return None
     totals = {'PASSED': 0, 'FAILED': 0, 'SKIPPED': 0}
