@@ -8,29 +8,29 @@
 
 #include "base/err.h"
 #include "engine/gguf.h"
+#include "engine/token_list.h"
+#include "engine/utf8_stream.h"
 
 struct tokenizer;
 
-/* A growing list of ids, owned by the caller. */
-struct token_list {
-    int32_t *ids;
-    size_t count;
-    size_t capacity;
-};
-
-void token_list_done(struct token_list *list); /* also fits CLEANUP */
-MUST_USE enum err token_list_append(struct token_list *list, const int32_t *ids, size_t count);
-
 /*
- * Copies all it needs: FILE may be closed afterwards. ERR_FORMAT for contradictory keys,
+ * Copies all it needs: FILE may be closed afterwards. ERR_FORMAT for missing or contradictory keys,
  * ERR_UNSUPPORTED for a model or pre-tokenizer it does not know (never a silent fallback).
  */
 MUST_USE enum err tokenizer_create(const struct gguf *file, struct tokenizer **out);
 void tokenizer_destroy(struct tokenizer *tokenizer);
 
+enum { TOKENIZER_TEXT_BYTES_MAX = INT32_MAX };
+
 struct tokenizer_encode_params {
-    const char *text; /* UTF-8; invalid bytes are tokenized as bytes, never refused */
-    size_t len;
+    /*
+     * UTF-8, may hold NUL. Invalid bytes are never refused: after special tokens are cut out, each
+     * longest run of invalid bytes is a piece of its own, tokenized as the bytes it is, and the
+     * text on either side of it is split as if it began or ended there. So the pieces of the ids
+     * always join to exactly this text.
+     */
+    const char *text;
+    size_t len;        /* ERR_INVALID above TOKENIZER_TEXT_BYTES_MAX */
     int parse_special; /* control tokens' text in TEXT becomes the control token */
     int add_bos; /* put BOS in front, if the model's metadata asks for it; EOS behind likewise */
 };
@@ -42,7 +42,7 @@ MUST_USE enum err tokenizer_encode(const struct tokenizer *tokenizer,
 
 /*
  * The bytes of one token: control tokens only if SPECIAL, else none. Valid as long as the
- * tokenizer. ERR_INVALID for an id out of range.
+ * tokenizer, not terminated. ERR_INVALID for an id out of range.
  */
 MUST_USE enum err tokenizer_piece(const struct tokenizer *tokenizer, int32_t id, int special,
                                   const char **bytes, size_t *len);
@@ -59,21 +59,5 @@ int tokenizer_ends_generation(const struct tokenizer *tokenizer, int32_t id);
  * merges, flags): part of the dialect digest.
  */
 void tokenizer_digest(const struct tokenizer *tokenizer, uint8_t out[32]);
-
-/*
- * Streaming: tokens' bytes in, whole characters out. Bytes of an incomplete character are held
- * back until it is complete or cannot become one any more; then each maximal invalid part comes
- * out as U+FFFD. Embedded by value, no memory of its own.
- */
-struct utf8_stream {
-    uint8_t held[4];
-    int held_count;
-};
-
-/* Appends at most 3 * len + 12 bytes of valid UTF-8 to OUT; returns how many. */
-size_t utf8_stream_push(struct utf8_stream *stream, const char *bytes, size_t len, char *out);
-
-/* The end of the text: what is still held comes out as U+FFFD; at most 12 bytes. */
-size_t utf8_stream_finish(struct utf8_stream *stream, char *out);
 
 #endif

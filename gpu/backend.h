@@ -47,6 +47,7 @@ struct backend_ops {
     /* The command has passed command_check. */
     enum err (*enqueue)(struct device_stream *stream, const struct command *command);
 
+    /* The front fills in everything but what follows `struct batch` in the backend's own. */
     enum err (*batch_create)(struct device *device, const struct batch_limits *limits,
                              struct batch **out);
     void (*batch_destroy)(struct batch *batch);
@@ -80,11 +81,22 @@ struct device_event {
     struct device *device;
 };
 
+/* A batch's own arrays, as large as its limits. The front makes, fills and frees them. */
+struct batch_storage {
+    struct batch_sequence *sequences;
+    struct batch_mark *marks;
+    int32_t *blocks;
+    int32_t *tokens;
+    int32_t *output_rows;
+    int32_t *slots; /* batch_set's list of the slots that a layout writes */
+};
+
 struct batch {
     struct device *device;
     struct batch_limits limits;
-    struct batch_layout layout; /* pointers into the batch's own memory */
+    struct batch_layout layout; /* pointers into `storage` */
     int rows;
+    struct batch_storage storage;
 };
 
 /* Every backend of the build; ends with NULL. */

@@ -140,13 +140,17 @@ MUST_USE enum err device_stream_wait_event(struct device_stream *stream,
 
 /* Blocks the calling thread until the event has fired. ERR_DEVICE after a device failure. */
 MUST_USE enum err device_event_wait(struct device_event *event);
+
+/* On a failed device events fire without their work having run: whoever polls calls
+ * device_event_wait, which no longer blocks, before he trusts what was copied. */
 int device_event_fired(const struct device_event *event);
 
 /* --- copies -------------------------------------------------------------------------- */
 
 /*
  * Asynchronous copies. Host memory must stay valid (and, as a source, unchanged) until the
- * copy has run. Ranges are checked against their buffers when enqueued: ERR_INVALID.
+ * copy has run. Ranges are checked against their buffers when enqueued: ERR_INVALID. The two
+ * ranges of device_copy may not overlap.
  */
 MUST_USE enum err device_copy_in(struct device_stream *stream, struct device_ptr to,
                                  const void *from, size_t bytes);

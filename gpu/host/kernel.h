@@ -19,6 +19,8 @@ enum { KERNEL_PHASES_MAX = 2 };
 struct kernel_call {
     const struct command *command;
     void *scratch; /* scratch_bytes of the plan, 64-byte aligned, shared by all units and phases */
+    enum err
+        *result; /* ERR_OK before; only a plan of one unit may set it, which fails the device */
 };
 
 struct kernel_phase {
