@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/elementary.h"
+#include "base/elementary_vector.h"
 #include "base/pcg32.h"
 
 /*
@@ -15,15 +15,16 @@
  *      of tokens generated: - presence_penalty, then - frequency_penalty * occurrences
  *   3. temperature 0: the first token in rank, and no number is drawn
  *   4. top_k: the first top_k tokens in rank stay
- *   5. weight = exp((score - highest score) / temperature), 0 for tokens that do not stay
+ *   5. weight = elementary_vector_exp((score - highest score) / temperature), 0 for tokens that do
+ *      not stay
  *   6. top_p: the shortest run of tokens in rank stays whose weights reach top_p of the total
  *   7. min_p: tokens stay whose weight is at least min_p of the highest
  *   8. one number of [0, 1) is drawn; the token is the first, by rising id, up to which the
  *      weights sum to more than that part of their total
  *
  * I1: the rank is by falling score, then rising id: no two tokens are equal in it.
- * I2: what steps 4 and 6 leave is a run at the head of the rank, so that the last token of the
- *     run says of every other whether it stays. The run is found by a heap, never by a full sort.
+ * I2: what steps 4 and 6 leave is a run at the head of the rank. It is found by a heap, never by
+ *     a full sort; after step 6 the last token of the run says of every other whether it stays.
  * I3: every sum runs by rising id, but for the run of step 6, which is summed in rank.
  * I4: the first token in rank always stays, with weight 1.
  */
@@ -264,8 +265,8 @@ static void build_heap(struct id_heap *heap) {
     }
 }
 
-/* The token that is number COUNT in rank, 1 <= COUNT <= vocabulary. */
-static int32_t find_last_of_first(struct sampler *sampler, int count) {
+/* Leaves in the heap the first COUNT tokens in rank, 1 <= COUNT <= vocabulary. */
+static void find_first(struct sampler *sampler, int count) {
     struct id_heap heap = {sampler->heap, count, 1, sampler->scores};
     for (int32_t id = 0; id < count; id++) {
         heap.ids[id] = id;
@@ -277,7 +278,6 @@ static int32_t find_last_of_first(struct sampler *sampler, int count) {
             sift_down(&heap, 0);
         }
     }
-    return heap.ids[0];
 }
 
 /* --- weights --------------------------------------------------------------------------- */
@@ -285,14 +285,23 @@ static int32_t find_last_of_first(struct sampler *sampler, int count) {
 /* Steps 4 and 5. */
 static void weigh(struct sampler *sampler, int32_t best) {
     const double *scores = sampler->scores;
+    double *weights = sampler->weights;
     double temperature = (double)sampler->params.temperature;
+    size_t tokens = (size_t)sampler->vocabulary;
     int top_k = sampler->params.top_k;
-    int is_cut = top_k > 0 && top_k < sampler->vocabulary;
-    int32_t last = is_cut ? find_last_of_first(sampler, top_k) : best;
-    for (int32_t id = 0; id < sampler->vocabulary; id++) {
-        int stays = !is_cut || !is_before(scores, last, id);
-        sampler->weights[id] =
-            stays ? elementary_exp((scores[id] - scores[best]) / temperature) : 0.0;
+    if (top_k == 0 || top_k >= sampler->vocabulary) {
+        for (size_t id = 0; id < tokens; id++) {
+            weights[id] = (scores[id] - scores[best]) / temperature;
+        }
+        elementary_vector_exp(weights, tokens);
+        return;
+    }
+    find_first(sampler, top_k);
+    memset(weights, 0, tokens * sizeof *weights);
+    for (int i = 0; i < top_k; i++) {
+        int32_t id = sampler->heap[i];
+        weights[id] = (scores[id] - scores[best]) / temperature;
+        elementary_vector_exp(&weights[id], 1);
     }
 }
 
