@@ -2,8 +2,9 @@
 """Counts the tests of a JUnit report: tests/tally.py REPORT prints "PASSED FAILED SKIPPED".
 
 Reports of ctest and of pytest. A cmocka program counts as the test functions that it ran, not as
-one, and so does a program that prints 'N passed, N failed' on a line of its own; a program that failed without naming a failed function (it crashed, or ran out of time)
-counts as one failure beside those that passed. A report that is missing or broken is an error.
+one, and so does a program that prints 'N passed, N failed' on a line of its own. A program that
+failed without naming a failed test (it crashed, or ran out of time) counts as one failure beside
+those that passed. A report that is missing or broken is an error.
 """
 
 import re
