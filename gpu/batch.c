@@ -251,7 +251,7 @@ enum err batch_set(struct batch *batch, struct device_stream *stream,
     if (batch->device != stream->device) {
         return err_fail(ERR_INVALID, "a batch and a stream of two devices");
     }
-    struct totals totals;
+    struct totals totals = {0};
     TRY(check_layout(batch, layout, &totals));
     copy_layout(batch, layout, totals.rows);
     return batch->device->ops->batch_upload(batch, stream);
