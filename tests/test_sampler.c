@@ -87,6 +87,23 @@ static void test_sampler_greedy_takes_the_lowest_of_equals(void **state) {
     assert_int_equal(sample_once(&params, zeros, 3), 1);
 }
 
+/* The best and its equal at every place, for vocabularies of every remainder. */
+static void test_sampler_greedy_finds_the_best_anywhere(void **state) {
+    (void)state;
+    struct sampler_params params = sampler_params_default();
+    for (int vocabulary = 1; vocabulary <= 13; vocabulary++) {
+        for (int best = 0; best < vocabulary; best++) {
+            for (int equal = best; equal < vocabulary; equal++) {
+                float logits[13];
+                for (int id = 0; id < vocabulary; id++) {
+                    logits[id] = id == best || id == equal ? -1.0f : -2.0f - (float)id;
+                }
+                assert_int_equal(sample_once(&params, logits, vocabulary), best);
+            }
+        }
+    }
+}
+
 static void test_sampler_leaves_the_logits(void **state) {
     (void)state;
     const struct sampler_bias bias = {2, 5.0f};
@@ -590,6 +607,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sampler_default_is_greedy),
         cmocka_unit_test(test_sampler_greedy_takes_the_lowest_of_equals),
+        cmocka_unit_test(test_sampler_greedy_finds_the_best_anywhere),
         cmocka_unit_test(test_sampler_leaves_the_logits),
         cmocka_unit_test(test_sampler_refuses_broken_logits),
         cmocka_unit_test(test_sampler_never_picks_minus_infinity),
