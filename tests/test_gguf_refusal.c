@@ -1,4 +1,4 @@
-/* What the GGUF reader turns down, and that messages name the key or tensor and what was expected. */
+/* What the GGUF reader turns down; messages name the key or tensor and what was expected. */
 #include "engine/gguf.h"
 #include "tests/gguf/gguf_builder.h"
 
