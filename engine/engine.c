@@ -199,7 +199,7 @@ void engine_cancel(struct engine_request *request) {
     pthread_mutex_unlock(&engine->lock);
 }
 
-void engine_request_ended(struct engine *engine) {
+void request_note_end(struct engine *engine) {
     atomic_fetch_sub(&engine->active, 1);
 }
 

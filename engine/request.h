@@ -77,6 +77,6 @@ MUST_USE enum err request_create(struct engine *engine, const struct engine_para
 void request_release(struct engine_request *request);
 
 /* The scheduler tells the engine that a request is about to be told its last event. */
-void engine_request_ended(struct engine *engine);
+void request_note_end(struct engine *engine);
 
 #endif

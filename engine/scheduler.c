@@ -150,7 +150,7 @@ static void tell_finished(struct scheduler *scheduler, struct engine_request *re
 /* The request is in no list any more. ERR_OK: it has come to its own end. */
 static void end_request(struct scheduler *scheduler, struct engine_request *request,
                         enum err code) {
-    engine_request_ended(request->engine);
+    request_note_end(request->engine);
     if (code == ERR_OK) {
         tell_finished(scheduler, request);
     } else {

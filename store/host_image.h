@@ -11,12 +11,8 @@
 #ifndef TERN_STORE_HOST_IMAGE_H
 #define TERN_STORE_HOST_IMAGE_H
 
+#include "store/host_account.h"
 #include "store/layout.h"
-
-struct host_account {
-    size_t used_bytes;
-    size_t max_bytes;
-};
 
 struct host_block {
     int references;
@@ -47,9 +43,5 @@ void host_image_hold(struct host_image *image);
 /* Gives one reference back; the last one frees what no other image shares. NULL is allowed. */
 void host_image_release(struct host_account *account, const struct layout *layout,
                         struct host_image *image);
-
-/* Plain memory under the cap. ERR_FULL, ERR_NOMEM. */
-MUST_USE enum err host_account_take(struct host_account *account, size_t bytes, void **out);
-void host_account_give(struct host_account *account, void *memory, size_t bytes);
 
 #endif
