@@ -96,14 +96,6 @@ int host_device_admit_item(struct host_device *device) {
 
 /* --- opening ------------------------------------------------------------------------- */
 
-/* Whether the configured name WANTED stands for the kernel set NAME. */
-static int is_wanted(const char *wanted, const char *name) {
-    if (strcmp(wanted, "auto") == 0 || strcmp(wanted, name) == 0) {
-        return 1;
-    }
-    return strcmp(wanted, "avx512") == 0 && strcmp(name, "avx512vnni") == 0;
-}
-
 static enum err choose_kernels(const char *isa, const struct kernel_set **out) {
     static const char *const names[] = {"auto", "portable", "avx2", "avx512", "avx512vnni"};
     if (strcmp(isa, kernel_set_reference.name) == 0) {
@@ -111,7 +103,8 @@ static enum err choose_kernels(const char *isa, const struct kernel_set **out) {
         return ERR_OK;
     }
     for (size_t i = 0; kernel_sets[i] != NULL; i++) {
-        if (is_wanted(isa, kernel_sets[i]->name) && kernel_sets[i]->is_supported()) {
+        int is_wanted = strcmp(isa, "auto") == 0 || strcmp(isa, kernel_sets[i]->name) == 0;
+        if (is_wanted && kernel_sets[i]->is_supported()) {
             *out = kernel_sets[i];
             return ERR_OK;
         }
@@ -122,7 +115,7 @@ static enum err choose_kernels(const char *isa, const struct kernel_set **out) {
         }
     }
     return err_fail(ERR_INVALID,
-                    "unknown ISA '%s'; auto, portable, avx2, avx512 and reference "
+                    "unknown ISA '%s'; auto, portable, avx2, avx512, avx512vnni and reference "
                     "are known",
                     isa);
 }
