@@ -23,17 +23,22 @@ static uint8_t *random_matrix(enum dtype type, int rows, int columns, uint32_t s
     return data;
 }
 
-static struct host_weight *create_weight(struct worker_pool *pool, enum dtype type, int rows,
+struct bench {
+    struct worker_pool *pool;
+    struct host_arena *arena;
+};
+
+static struct host_weight *create_weight(const struct bench *bench, enum dtype type, int rows,
                                          int columns, const uint8_t *data) {
     struct device_weight_params params = {type, rows, columns, data};
     struct host_weight *weight;
-    assert_int_equal(host_weight_create(pool, &params, &weight), ERR_OK);
+    assert_int_equal(host_weight_create(bench->arena, bench->pool, &params, &weight), ERR_OK);
     return weight;
 }
 
-static void check_round_trip(struct worker_pool *pool, enum dtype type, int rows, int columns) {
+static void check_round_trip(const struct bench *bench, enum dtype type, int rows, int columns) {
     uint8_t *data = random_matrix(type, rows, columns, (uint32_t)(rows * 131 + columns));
-    struct host_weight *weight = create_weight(pool, type, rows, columns, data);
+    struct host_weight *weight = create_weight(bench, type, rows, columns, data);
     size_t row_bytes = dtype_bytes(type, (size_t)columns);
     uint8_t *row = malloc(row_bytes);
     assert_non_null(row);
@@ -56,12 +61,11 @@ static void check_round_trip(struct worker_pool *pool, enum dtype type, int rows
 static void test_host_weight_gives_rows_back(void **state) {
     static const int row_counts[] = {1, 15, 16, 17, 100};
     static const int column_counts[] = {1, 3, 32, 33, 96, 160};
-    struct worker_pool *pool = *state;
     for (int type = 0; type < DTYPE_COUNT; type++) {
         for (size_t i = 0; i < ARRAY_LEN(row_counts); i++) {
             for (size_t j = 0; j < ARRAY_LEN(column_counts); j++) {
                 if ((size_t)column_counts[j] % dtype_block_values((enum dtype)type) == 0) {
-                    check_round_trip(pool, (enum dtype)type, row_counts[i], column_counts[j]);
+                    check_round_trip(*state, (enum dtype)type, row_counts[i], column_counts[j]);
                 }
             }
         }
@@ -116,26 +120,29 @@ static void test_host_weight_fills_the_last_panel_with_zero_rows(void **state) {
 
 static void test_host_weight_refuses_broken_sizes(void **state) {
     static const uint8_t data[64];
+    const struct bench *bench = *state;
     struct host_weight *weight = NULL;
     struct device_weight_params params = {DTYPE_Q8_0, 1, 33, data};
-    assert_int_equal(host_weight_create(*state, &params, &weight), ERR_INVALID);
+    assert_int_equal(host_weight_create(bench->arena, bench->pool, &params, &weight), ERR_INVALID);
     params = (struct device_weight_params){DTYPE_F32, 0, 4, data};
-    assert_int_equal(host_weight_create(*state, &params, &weight), ERR_INVALID);
+    assert_int_equal(host_weight_create(bench->arena, bench->pool, &params, &weight), ERR_INVALID);
     assert_null(weight);
     host_weight_destroy(NULL);
 }
 
-static int create_pool(void **state) {
-    struct worker_pool *pool;
-    if (worker_pool_create(3, &pool) != ERR_OK) {
+static int create_bench(void **state) {
+    static struct bench bench;
+    if (worker_pool_create(3, &bench.pool) != ERR_OK || host_arena_create(&bench.arena) != ERR_OK) {
         return -1;
     }
-    *state = pool;
+    *state = &bench;
     return 0;
 }
 
-static int destroy_pool(void **state) {
-    worker_pool_destroy(*state);
+static int destroy_bench(void **state) {
+    struct bench *bench = *state;
+    worker_pool_destroy(bench->pool);
+    host_arena_destroy(bench->arena);
     return 0;
 }
 
@@ -147,5 +154,5 @@ int main(void) {
         cmocka_unit_test(test_host_weight_fills_the_last_panel_with_zero_rows),
         cmocka_unit_test(test_host_weight_refuses_broken_sizes),
     };
-    return cmocka_run_group_tests(tests, create_pool, destroy_pool);
+    return cmocka_run_group_tests(tests, create_bench, destroy_bench);
 }

@@ -132,6 +132,7 @@ static void device_close_host(struct device *base) {
     assert(atomic_load(&device->object_count) == 0);
     worker_pool_destroy(device->pool);
     host_poison_destroy(device->poison);
+    host_arena_destroy(device->arena);
     host_pages_unmap(device->scratch, atomic_load(&device->scratch_bytes));
     host_device_unreserve(device, atomic_load(&device->scratch_bytes));
     assert(atomic_load(&device->memory_used_bytes) == 0);
@@ -156,6 +157,9 @@ static enum err device_open_host(const struct device_config *config, struct devi
     atomic_init(&device->items_until_failure, -1);
     pthread_mutex_init(&device->pool_lock, NULL);
     enum err err = host_poison_create(&device->poison);
+    if (err == ERR_OK) {
+        err = host_arena_create(&device->arena);
+    }
     if (err == ERR_OK) {
         err = worker_pool_create(device->threads, &device->pool);
     }
@@ -195,7 +199,7 @@ static enum err weight_create(struct device *base, const struct device_weight_pa
     TRY(host_device_reserve(device, packed, "weight"));
     struct host_weight *weight = NULL;
     pthread_mutex_lock(&device->pool_lock);
-    enum err err = host_weight_create(device->pool, params, &weight);
+    enum err err = host_weight_create(device->arena, device->pool, params, &weight);
     pthread_mutex_unlock(&device->pool_lock);
     if (err != ERR_OK) {
         host_device_unreserve(device, packed);

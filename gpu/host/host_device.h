@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "gpu/backend.h"
+#include "gpu/host/host_arena.h"
 #include "gpu/host/host_poison.h"
 #include "gpu/host/kernel.h"
 #include "gpu/host/worker_pool.h"
@@ -20,6 +21,7 @@ struct host_device {
     int threads;
     const struct kernel_set *kernels;
     struct host_poison *poison;
+    struct host_arena *arena; /* of weights; used by the thread that creates and destroys them */
 
     pthread_mutex_t pool_lock; /* one command at a time has the workers and the scratch */
     struct worker_pool *pool;

@@ -1,7 +1,5 @@
 #include "gpu/host/host_weight.h"
 
-#include "gpu/host/host_pages.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -125,8 +123,8 @@ static void pack_panels(void *context, size_t begin, size_t end, int worker) {
 
 /* --- creating ------------------------------------------------------------------------ */
 
-enum err host_weight_create(struct worker_pool *pool, const struct device_weight_params *params,
-                            struct host_weight **out) {
+enum err host_weight_create(struct host_arena *arena, struct worker_pool *pool,
+                            const struct device_weight_params *params, struct host_weight **out) {
     if (params->rows <= 0 || params->columns <= 0 ||
         (size_t)params->columns % dtype_block_values(params->type) != 0) {
         return err_fail(ERR_INVALID,
@@ -143,15 +141,17 @@ enum err host_weight_create(struct worker_pool *pool, const struct device_weight
     weight->base.columns = params->columns;
     weight->panel_count = (int)panel_count_of(params->rows);
     weight->panel_bytes = panel_bytes_of(params->type, params->columns);
-    weight->mapped_bytes = host_weight_packed_bytes(params->type, params->rows, params->columns);
+    size_t packed = host_weight_packed_bytes(params->type, params->rows, params->columns);
     void *panels;
-    enum err err = host_pages_map(weight->mapped_bytes, &panels);
+    enum err err = host_arena_take(arena, packed, &panels);
     if (err != ERR_OK) {
         free(weight);
         return err_context(err, "%d x %d %s weight", params->rows, params->columns,
                            dtype_name(params->type));
     }
+    weight->arena = arena;
     weight->panels = panels;
+    weight->mapped_bytes = host_arena_rounded_bytes(packed);
     struct pack pack = {
         .weight = weight,
         .data = params->data,
@@ -167,7 +167,7 @@ void host_weight_destroy(struct host_weight *weight) {
     if (weight == NULL) {
         return;
     }
-    host_pages_unmap(weight->panels, weight->mapped_bytes);
+    host_arena_give(weight->arena, weight->panels, weight->mapped_bytes);
     free(weight);
 }
 

@@ -78,9 +78,9 @@ typedef void enqueue_fn(struct bench *bench, void *context, int round);
 /* Microseconds of one round: the fastest of many short runs, since other work on the machine
  * disturbs some of them. */
 static double time_rounds(struct bench *bench, enqueue_fn *enqueue, void *context) {
-    enum { RUNS_MIN = 8 };
-    const double run_us = 1500;
-    const double total_us = 250e3;
+    enum { RUNS_MIN = 12 };
+    const double run_us = 1000;
+    const double total_us = 200e3;
     double best_us = INFINITY;
     double spent_us = 0;
     int rounds = 1;
@@ -441,6 +441,7 @@ static void bench_isa(const char *isa, int threads) {
           "blocks");
     check(batch_create(bench.device, &limits, &bench.batch), "batch");
     fill_values(&bench);
+    check(device_fill(bench.stream, device_ptr_at(bench.states, 0), 0, states_bytes), "states");
     bench_others(&bench);
     bench_products(&bench);
     batch_destroy(bench.batch);
