@@ -44,8 +44,9 @@ static inline struct device_ptr device_ptr_add(struct device_ptr ptr, size_t byt
 
 struct device_config {
     const char *backend;     /* "host"; NULL: "host" */
-    const char *isa;         /* host: "auto", "portable", "avx2", "avx512", or "reference", the
-                                plain oracle that tests compare against; NULL: "auto" */
+    const char *isa;         /* host: "auto", the best there is; "portable", "avx2", "avx512" or
+                                "avx512vnni", exactly that; or "reference", the plain oracle that
+                                tests compare against; NULL: "auto" */
     int threads;             /* host: threads that compute; 0: one per processor allowed */
     size_t memory_max_bytes; /* cap over all buffers and weights; 0: none */
 };

@@ -59,7 +59,7 @@ struct store_head_params {
     struct sequence *sequence;
     struct device_stream *stream; /* that the sequence's steps ran on */
     int length;
-    int32_t state_slot;        /* see sequence_commit */
+    int32_t state_slot; /* see sequence_commit */
     enum store_kind kind;
     struct store_head *parent; /* what the sequence was attached from, or NULL; borrowed */
 };
@@ -108,26 +108,30 @@ struct store_want {
 };
 
 struct store_found {
-    struct store_head *head; /* pinned, in device or host memory; NULL: a miss */
+    struct store_head *head; /* pinned: evicted last; NULL: a miss */
     size_t candidate;        /* which */
     enum store_tier tier;    /* where it was found */
     uint64_t bytes_read;     /* coded bytes from disk */
     double promote_ms;
-    const char *reason;      /* why no better candidate was taken; NULL: the first was. Static */
+    const char *reason; /* why no better candidate was taken; NULL: the first was. Static */
 };
 
 /* Never fails: what cannot be read or checked is a miss with its reason, and quarantined. */
 void store_find(struct store *store, const struct store_want *want, struct store_found *out);
 
-/* Puts SEQUENCE, empty so far, at the head's length. ERR_FULL: no block or slot, nothing taken.
- * HEAD stays pinned by the caller until the step after this has run. */
+/*
+ * Puts SEQUENCE, empty so far, at the head's length. ERR_FULL: no block or slot, nothing taken.
+ * ERR_NOT_FOUND: the head was evicted in spite of its pin, because what runs needed the room. HEAD
+ * stays pinned by the caller until the step after this has run.
+ */
 MUST_USE enum err store_attach(struct store *store, struct store_head *head,
                                struct sequence *sequence, struct device_stream *stream);
 int store_head_length(const struct store_head *head);
 
 /* --- room -------------------------------------------------------------------------------- */
 
-/* Drops device copies of idle heads until so many blocks and slots are free: nonzero if they are. */
+/* Drops device copies of idle heads until so many blocks and slots are free: nonzero if they are.
+ */
 int store_reclaim(struct store *store, int blocks, int slots);
 
 /* Host memory outside the tier, under the same cap (requests that are set aside). Evicts for it. */
@@ -152,7 +156,7 @@ struct store_counters {
     uint64_t spills_dropped;
     uint64_t spills_failed;
     uint64_t spill_bytes;
-    uint64_t found[4];      /* by enum store_tier; NONE counts misses */
+    uint64_t found[4]; /* by enum store_tier; NONE counts misses */
     uint64_t quarantined;
     uint64_t evicted_device;
     uint64_t evicted_host;

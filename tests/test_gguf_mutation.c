@@ -207,11 +207,39 @@ static void test_gguf_mutation_smallest_records_stay_within_the_bound(void **sta
     }
 }
 
+/* Each allocation fails in turn: an error with a message, and nothing kept. */
+static void test_gguf_mutation_survives_failed_allocations(void **state) {
+    (void)state;
+    struct seed_file seed = build_seed();
+    struct gguf *file = NULL;
+    size_t number = 1;
+    for (;; number++) {
+        err_clear();
+        allocation_meter_start();
+        allocation_meter_fail_at(number);
+        enum err err = gguf_parse(seed.data, seed.bytes, &file);
+        allocation_meter_fail_at(0);
+        if (err == ERR_OK) {
+            break;
+        }
+        assert_int_equal(err, ERR_NOMEM);
+        assert_null(file);
+        assert_non_null(strstr(err_message(), "no memory"));
+        assert_int_equal(allocation_meter_held_bytes(), 0);
+    }
+    assert_int_equal(number,
+                     8); /* all seven: reader, keys, index, strings; tensors, index, offsets */
+    gguf_close(file);
+    assert_int_equal(allocation_meter_held_bytes(), 0);
+    free(seed.data);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gguf_mutation_seeds_are_valid),
         cmocka_unit_test(test_gguf_mutation_is_read_or_refused),
         cmocka_unit_test(test_gguf_mutation_smallest_records_stay_within_the_bound),
+        cmocka_unit_test(test_gguf_mutation_survives_failed_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

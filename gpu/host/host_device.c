@@ -1,5 +1,6 @@
 #include "gpu/host/host_device.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,7 +47,7 @@ static enum err replace_scratch(struct host_device *device, size_t bytes) {
         return ERR_OK;
     }
     TRY(host_device_reserve(device, bytes, "scratch of an op"));
-    void *memory;
+    void *memory = NULL;
     enum err err = host_pages_map(bytes, &memory);
     if (err != ERR_OK) {
         host_device_unreserve(device, bytes);
@@ -71,15 +72,21 @@ enum err host_device_grow_scratch(struct host_device *device, size_t bytes) {
 
 /* --- failure ------------------------------------------------------------------------- */
 
-void host_device_fail(struct host_device *device) {
-    atomic_store(&device->is_failed, 1);
+void host_device_fail(struct host_device *device, const char *reason) {
+    int none = 0;
+    if (atomic_compare_exchange_strong(&device->failure, &none, 1)) {
+        snprintf(device->failure_reason, sizeof device->failure_reason, "%s", reason);
+        atomic_store(&device->failure, 2);
+    }
 }
 
 enum err host_device_check(const struct host_device *device) {
-    if (atomic_load(&device->is_failed)) {
-        return err_fail(ERR_DEVICE, "the host device has failed; it runs nothing more");
+    int failure = atomic_load(&device->failure);
+    if (failure == 0) {
+        return ERR_OK;
     }
-    return ERR_OK;
+    return err_fail(ERR_DEVICE, "the host device has failed and runs nothing more: %s",
+                    failure == 2 ? device->failure_reason : "for a reason not yet written down");
 }
 
 void host_device_plan_failure(struct device *base, int64_t items) {
@@ -89,20 +96,12 @@ void host_device_plan_failure(struct device *base, int64_t items) {
 int host_device_admit_item(struct host_device *device) {
     if (atomic_load_explicit(&device->items_until_failure, memory_order_relaxed) >= 0 &&
         atomic_fetch_sub(&device->items_until_failure, 1) == 0) {
-        host_device_fail(device);
+        host_device_fail(device, "a planned failure");
     }
-    return !atomic_load(&device->is_failed);
+    return atomic_load(&device->failure) == 0;
 }
 
 /* --- opening ------------------------------------------------------------------------- */
-
-/* Whether the configured name WANTED stands for the kernel set NAME. */
-static int is_wanted(const char *wanted, const char *name) {
-    if (strcmp(wanted, "auto") == 0 || strcmp(wanted, name) == 0) {
-        return 1;
-    }
-    return strcmp(wanted, "avx512") == 0 && strcmp(name, "avx512vnni") == 0;
-}
 
 static enum err choose_kernels(const char *isa, const struct kernel_set **out) {
     static const char *const names[] = {"auto", "portable", "avx2", "avx512", "avx512vnni"};
@@ -111,7 +110,8 @@ static enum err choose_kernels(const char *isa, const struct kernel_set **out) {
         return ERR_OK;
     }
     for (size_t i = 0; kernel_sets[i] != NULL; i++) {
-        if (is_wanted(isa, kernel_sets[i]->name) && kernel_sets[i]->is_supported()) {
+        int is_wanted = strcmp(isa, "auto") == 0 || strcmp(isa, kernel_sets[i]->name) == 0;
+        if (is_wanted && kernel_sets[i]->is_supported()) {
             *out = kernel_sets[i];
             return ERR_OK;
         }
@@ -122,7 +122,7 @@ static enum err choose_kernels(const char *isa, const struct kernel_set **out) {
         }
     }
     return err_fail(ERR_INVALID,
-                    "unknown ISA '%s'; auto, portable, avx2, avx512 and reference "
+                    "unknown ISA '%s'; auto, portable, avx2, avx512, avx512vnni and reference "
                     "are known",
                     isa);
 }
@@ -132,6 +132,7 @@ static void device_close_host(struct device *base) {
     assert(atomic_load(&device->object_count) == 0);
     worker_pool_destroy(device->pool);
     host_poison_destroy(device->poison);
+    host_arena_destroy(device->arena);
     host_pages_unmap(device->scratch, atomic_load(&device->scratch_bytes));
     host_device_unreserve(device, atomic_load(&device->scratch_bytes));
     assert(atomic_load(&device->memory_used_bytes) == 0);
@@ -141,7 +142,7 @@ static void device_close_host(struct device *base) {
 }
 
 static enum err device_open_host(const struct device_config *config, struct device **out) {
-    const struct kernel_set *kernels;
+    const struct kernel_set *kernels = NULL;
     TRY(choose_kernels(config->isa == NULL ? "auto" : config->isa, &kernels));
     int threads = config->threads == 0 ? host_thread_processors() : config->threads;
     struct host_device *device = calloc(1, sizeof *device);
@@ -156,6 +157,9 @@ static enum err device_open_host(const struct device_config *config, struct devi
     atomic_init(&device->items_until_failure, -1);
     pthread_mutex_init(&device->pool_lock, NULL);
     enum err err = host_poison_create(&device->poison);
+    if (err == ERR_OK) {
+        err = host_arena_create(&device->arena);
+    }
     if (err == ERR_OK) {
         err = worker_pool_create(device->threads, &device->pool);
     }
@@ -193,9 +197,9 @@ static enum err weight_create(struct device *base, const struct device_weight_pa
     struct host_device *device = host_device_of(base);
     size_t packed = host_weight_packed_bytes(params->type, params->rows, params->columns);
     TRY(host_device_reserve(device, packed, "weight"));
-    struct host_weight *weight;
+    struct host_weight *weight = NULL;
     pthread_mutex_lock(&device->pool_lock);
-    enum err err = host_weight_create(device->pool, params, &weight);
+    enum err err = host_weight_create(device->arena, device->pool, params, &weight);
     pthread_mutex_unlock(&device->pool_lock);
     if (err != ERR_OK) {
         host_device_unreserve(device, packed);

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "gpu/backend.h"
+#include "gpu/host/host_arena.h"
 #include "gpu/host/host_poison.h"
 #include "gpu/host/kernel.h"
 #include "gpu/host/worker_pool.h"
@@ -20,6 +21,7 @@ struct host_device {
     int threads;
     const struct kernel_set *kernels;
     struct host_poison *poison;
+    struct host_arena *arena; /* of weights; used by the thread that creates and destroys them */
 
     pthread_mutex_t pool_lock; /* one command at a time has the workers and the scratch */
     struct worker_pool *pool;
@@ -30,7 +32,8 @@ struct host_device {
     _Atomic size_t memory_used_bytes;
     _Atomic int object_count; /* buffers, weights, streams, events and batches that live */
 
-    _Atomic int is_failed;
+    _Atomic int failure; /* 0: none, 1: being written down, 2: failure_reason holds it */
+    char failure_reason[160];
     _Atomic int64_t items_until_failure; /* negative: none is planned */
 };
 
@@ -45,9 +48,9 @@ MUST_USE enum err host_device_grow_scratch(struct host_device *device, size_t by
 
 /*
  * A failed device runs nothing more: pending items pass without effect, enqueues and waits are
- * ERR_DEVICE. It stays so until it is closed.
+ * ERR_DEVICE with the first failure's REASON. It stays so until it is closed.
  */
-void host_device_fail(struct host_device *device);
+void host_device_fail(struct host_device *device, const char *reason);
 MUST_USE enum err host_device_check(const struct host_device *device);
 
 /* Fails the device in place of the item that comes after ITEMS more have run, on any stream; a

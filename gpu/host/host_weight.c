@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 enum {
     ROWS = HOST_WEIGHT_PANEL_ROWS,
@@ -14,7 +13,6 @@ enum {
     PAIR_BYTES = 2 * (SCALES_BYTES + QUANTS_BYTES),
 };
 
-#define HUGE_PAGE_BYTES ((size_t)2 << 20)
 #define FLIP_SIGNS 0x80808080u /* adds 128 to each of four bytes */
 
 /* GGUF's block. */
@@ -125,38 +123,8 @@ static void pack_panels(void *context, size_t begin, size_t end, int worker) {
 
 /* --- creating ------------------------------------------------------------------------ */
 
-static size_t page_rounded(size_t bytes, size_t page_bytes) {
-    return (bytes + page_bytes - 1) & ~(page_bytes - 1);
-}
-
-/* Maps BYTES zeroed bytes, from two megabytes on in whole huge pages that start on one. */
-static enum err map_panels(size_t bytes, struct host_weight *weight) {
-    enum { SMALL_PAGE_BYTES = 4096 };
-    int is_huge = bytes >= HUGE_PAGE_BYTES;
-    size_t mapped = page_rounded(bytes, is_huge ? HUGE_PAGE_BYTES : SMALL_PAGE_BYTES);
-    size_t spare = is_huge ? HUGE_PAGE_BYTES : 0;
-    uint8_t *memory = mmap(NULL, mapped + spare, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) {
-        return err_fail(ERR_NOMEM, "no memory for a weight of %zu bytes", bytes);
-    }
-    if (is_huge) {
-        size_t before = (HUGE_PAGE_BYTES - (uintptr_t)memory % HUGE_PAGE_BYTES) % HUGE_PAGE_BYTES;
-        if (before > 0) {
-            munmap(memory, before);
-        }
-        munmap(memory + before + mapped, spare - before);
-        memory += before;
-        /* Refused on kernels without huge pages: slower, but as right. */
-        (void)madvise(memory, mapped, MADV_HUGEPAGE);
-    }
-    weight->panels = memory;
-    weight->mapped_bytes = mapped;
-    return ERR_OK;
-}
-
-enum err host_weight_create(struct worker_pool *pool, const struct device_weight_params *params,
-                            struct host_weight **out) {
+enum err host_weight_create(struct host_arena *arena, struct worker_pool *pool,
+                            const struct device_weight_params *params, struct host_weight **out) {
     if (params->rows <= 0 || params->columns <= 0 ||
         (size_t)params->columns % dtype_block_values(params->type) != 0) {
         return err_fail(ERR_INVALID,
@@ -173,11 +141,17 @@ enum err host_weight_create(struct worker_pool *pool, const struct device_weight
     weight->base.columns = params->columns;
     weight->panel_count = (int)panel_count_of(params->rows);
     weight->panel_bytes = panel_bytes_of(params->type, params->columns);
-    enum err err =
-        map_panels(host_weight_packed_bytes(params->type, params->rows, params->columns), weight);
+    size_t packed = host_weight_packed_bytes(params->type, params->rows, params->columns);
+    void *panels;
+    enum err err = host_arena_take(arena, packed, &panels);
     if (err != ERR_OK) {
-        goto fail;
+        free(weight);
+        return err_context(err, "%d x %d %s weight", params->rows, params->columns,
+                           dtype_name(params->type));
     }
+    weight->arena = arena;
+    weight->panels = panels;
+    weight->mapped_bytes = host_arena_rounded_bytes(packed);
     struct pack pack = {
         .weight = weight,
         .data = params->data,
@@ -187,18 +161,13 @@ enum err host_weight_create(struct worker_pool *pool, const struct device_weight
     worker_pool_run(pool, (size_t)weight->panel_count, grain, pack_panels, &pack);
     *out = weight;
     return ERR_OK;
-fail:
-    host_weight_destroy(weight);
-    return err;
 }
 
 void host_weight_destroy(struct host_weight *weight) {
     if (weight == NULL) {
         return;
     }
-    if (weight->panels != NULL) {
-        munmap(weight->panels, weight->mapped_bytes);
-    }
+    host_arena_give(weight->arena, weight->panels, weight->mapped_bytes);
     free(weight);
 }
 

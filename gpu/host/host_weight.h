@@ -9,19 +9,21 @@
  *         each q + 128 as an unsigned byte. An odd last block has its pair's other
  *         half unused (zeros), never read as data.
  *
- * All panels start on 64 bytes; the matrix lies in huge pages where the system
- * grants them.
+ * All panels start on 64 bytes; matrices lie one after another in huge pages where
+ * the system grants them (host_arena.h).
  */
 #ifndef TERN_GPU_HOST_WEIGHT_H
 #define TERN_GPU_HOST_WEIGHT_H
 
 #include "gpu/backend.h"
+#include "gpu/host/host_arena.h"
 #include "gpu/host/worker_pool.h"
 
 enum { HOST_WEIGHT_PANEL_ROWS = 16, HOST_WEIGHT_BLOCK_VALUES = 32 };
 
 struct host_weight {
     struct device_weight base;
+    struct host_arena *arena; /* where the panels come from; outlives the weight */
     uint8_t *panels;
     size_t panel_bytes;
     int panel_count;
@@ -32,7 +34,7 @@ struct host_weight {
 size_t host_weight_packed_bytes(enum dtype type, int rows, int columns);
 
 /* Packs by all workers. The caller has checked the memory cap and fills base.device. */
-MUST_USE enum err host_weight_create(struct worker_pool *pool,
+MUST_USE enum err host_weight_create(struct host_arena *arena, struct worker_pool *pool,
                                      const struct device_weight_params *params,
                                      struct host_weight **out);
 void host_weight_destroy(struct host_weight *weight);

@@ -15,7 +15,7 @@ enum {
     SCALES_BYTES = HOST_WEIGHT_PANEL_ROWS * 2,
     QUANTS_BYTES = HOST_WEIGHT_PANEL_ROWS * BLOCK,
     PAIR_BYTES = 2 * (SCALES_BYTES + QUANTS_BYTES),
-    PREFETCH_BYTES = 2 * PAIR_BYTES,
+    PREFETCH_BYTES = 6 * PAIR_BYTES,
     TOKENS_MAX = 8,
     PANELS_MAX = 3,
 };
@@ -50,16 +50,18 @@ void KERNEL_SYMBOL(kernel_matmul_q8_quantise)(const float *x, int columns, void 
 
 /* --- tiles --------------------------------------------------------------------------- */
 
-/* One block of TOKENS tokens and PANELS panels; scales and quants of the first panel. */
-KERNEL_INLINE void add_block(const uint8_t *scales, const uint8_t *quants, size_t panel_bytes,
-                             const struct dot_block *x, size_t x_stride, int tokens, int panels,
+/* Block HALF of a pair for TOKENS tokens and PANELS panels. */
+KERNEL_INLINE void add_block(const uint8_t *const pairs[PANELS_MAX], int half,
+                             const struct dot_block *const x[TOKENS_MAX], int tokens, int panels,
                              struct simd acc[TOKENS_MAX][PANELS_MAX]) {
     struct dot_sum sum[TOKENS_MAX][PANELS_MAX];
+    const int scales = half * SCALES_BYTES;
+    const int quants = 2 * SCALES_BYTES + half * QUANTS_BYTES;
 #pragma GCC unroll 8
     for (int t = 0; t < tokens; t++) {
 #pragma GCC unroll 3
         for (int p = 0; p < panels; p++) {
-            sum[t][p] = dot_start(x[(size_t)t * x_stride].start);
+            sum[t][p] = dot_start(x[t][half].start);
         }
     }
 #pragma GCC unroll 8
@@ -67,11 +69,11 @@ KERNEL_INLINE void add_block(const uint8_t *scales, const uint8_t *quants, size_
         struct dot_weights w[PANELS_MAX];
 #pragma GCC unroll 3
         for (int p = 0; p < panels; p++) {
-            w[p] = dot_load_weights(quants + (size_t)p * panel_bytes + run * LINE_BYTES);
+            w[p] = dot_load_weights(pairs[p] + quants + run * LINE_BYTES);
         }
 #pragma GCC unroll 8
         for (int t = 0; t < tokens; t++) {
-            struct dot_activations four = dot_load_activations(&x[(size_t)t * x_stride], run);
+            struct dot_activations four = dot_load_activations(&x[t][half], run);
 #pragma GCC unroll 3
             for (int p = 0; p < panels; p++) {
                 sum[t][p] = dot_step(sum[t][p], w[p], four);
@@ -80,49 +82,86 @@ KERNEL_INLINE void add_block(const uint8_t *scales, const uint8_t *quants, size_
     }
 #pragma GCC unroll 3
     for (int p = 0; p < panels; p++) {
-        struct simd d =
-            simd_load_f16((const uint16_t *)(const void *)(scales + (size_t)p * panel_bytes));
+        struct simd d = simd_load_f16((const uint16_t *)(const void *)(pairs[p] + scales));
 #pragma GCC unroll 8
         for (int t = 0; t < tokens; t++) {
-            struct simd scale = simd_mul(d, simd_set1(x[(size_t)t * x_stride].scale));
+            struct simd scale = simd_mul(d, simd_set1(x[t][half].scale));
             acc[t][p] = simd_fma(dot_to_simd(sum[t][p]), scale, acc[t][p]);
         }
+    }
+}
+
+KERNEL_INLINE void prefetch_pair(const uint8_t *pair) {
+#pragma GCC unroll 17
+    for (int i = 0; i < PAIR_BYTES / LINE_BYTES; i++) {
+        simd_prefetch(pair + i * LINE_BYTES);
+    }
+}
+
+/* For bias, epilogue and panels that end early; kept out of the tiles, which are many. */
+static void __attribute__((noinline))
+finish(const struct kernel_matmul_task *task, size_t panel, size_t row, struct simd acc) {
+    kernel_matmul_finish(task, panel, row, acc);
+}
+
+KERNEL_INLINE void store_tile(const struct kernel_matmul_task *task, size_t panel, size_t row,
+                              int tokens, int panels, struct simd acc[TOKENS_MAX][PANELS_MAX]) {
+    const struct op_product *product = task->product;
+    size_t end = (panel + (size_t)panels) * HOST_WEIGHT_PANEL_ROWS;
+    int is_plain = product->epilogue == OP_EPILOGUE_STORE && product->bias.buffer == NULL &&
+                   end <= (size_t)task->weight->base.rows;
+    float *out = kernel_plan_row(product->out, product->out_stride, row);
+#pragma GCC unroll 8
+    for (int t = 0; t < tokens; t++) {
+#pragma GCC unroll 3
+        for (int p = 0; p < panels; p++) {
+            if (is_plain) {
+                simd_store(out + (panel + (size_t)p) * HOST_WEIGHT_PANEL_ROWS, acc[t][p]);
+            } else {
+                finish(task, panel + (size_t)p, row + (size_t)t, acc[t][p]);
+            }
+        }
+        out += product->out_stride;
     }
 }
 
 KERNEL_INLINE void run_tile(const struct kernel_matmul_task *task, size_t panel, size_t row,
                             int tokens, int panels) {
     struct simd acc[TOKENS_MAX][PANELS_MAX];
-    size_t panel_bytes = task->weight->panel_bytes;
+    const uint8_t *pairs[PANELS_MAX];
+    const struct dot_block *x[TOKENS_MAX];
     size_t blocks = (size_t)task->weight->base.columns / BLOCK;
-    const uint8_t *pair = task->weight->panels + panel * panel_bytes;
-    const struct dot_block *x = (const struct dot_block *)task->quantised + row * blocks;
+#pragma GCC unroll 3
+    for (int p = 0; p < panels; p++) {
+        pairs[p] = task->weight->panels + (panel + (size_t)p) * task->weight->panel_bytes;
+    }
 #pragma GCC unroll 8
     for (int t = 0; t < tokens; t++) {
+        x[t] = (const struct dot_block *)task->quantised + (row + (size_t)t) * blocks;
 #pragma GCC unroll 3
         for (int p = 0; p < panels; p++) {
             acc[t][p] = simd_zero();
         }
     }
-    for (size_t b = 0; b < blocks; b++) {
-        const uint8_t *scales = pair + b % 2 * SCALES_BYTES;
-        const uint8_t *quants = pair + 2 * SCALES_BYTES + b % 2 * QUANTS_BYTES;
+    for (size_t pair = 0; pair < blocks / 2; pair++) {
         if (panels == 1) {
-#pragma GCC unroll 9
-            for (int i = 0; i < 9; i++) {
-                simd_prefetch(quants + PREFETCH_BYTES + i * LINE_BYTES);
-            }
+            prefetch_pair(pairs[0] + PREFETCH_BYTES);
         }
-        add_block(scales, quants, panel_bytes, x + b, blocks, tokens, panels, acc);
-        pair += b % 2 * PAIR_BYTES;
-    }
-#pragma GCC unroll 8
-    for (int t = 0; t < tokens; t++) {
+        add_block(pairs, 0, x, tokens, panels, acc);
+        add_block(pairs, 1, x, tokens, panels, acc);
 #pragma GCC unroll 3
         for (int p = 0; p < panels; p++) {
-            kernel_matmul_finish(task, panel + (size_t)p, row + (size_t)t, acc[t][p]);
+            pairs[p] += PAIR_BYTES;
+        }
+#pragma GCC unroll 8
+        for (int t = 0; t < tokens; t++) {
+            x[t] += 2;
         }
     }
+    if (blocks % 2 != 0) {
+        add_block(pairs, 0, x, tokens, panels, acc);
+    }
+    store_tile(task, panel, row, tokens, panels, acc);
 }
 
 typedef void tile_fn(const struct kernel_matmul_task *task, size_t panel, size_t row);

@@ -15,6 +15,18 @@ void __wrap_free(void *old);
 
 static atomic_ptrdiff_t held;
 static atomic_ptrdiff_t peak;
+static atomic_size_t until_failure; /* 0: none fails */
+
+/* Counts one allocation down; true for the one that is to fail. */
+static int is_failing(void) {
+    size_t left = atomic_load(&until_failure);
+    while (left > 0) {
+        if (atomic_compare_exchange_weak(&until_failure, &left, left - 1)) {
+            return left == 1;
+        }
+    }
+    return 0;
+}
 
 static void add(ptrdiff_t bytes) {
     ptrdiff_t now = atomic_fetch_add(&held, bytes) + bytes;
@@ -29,20 +41,20 @@ static ptrdiff_t size_of(void *block) {
 }
 
 void *__wrap_malloc(size_t bytes) {
-    void *block = __real_malloc(bytes);
+    void *block = is_failing() ? NULL : __real_malloc(bytes);
     add(size_of(block));
     return block;
 }
 
 void *__wrap_calloc(size_t count, size_t bytes) {
-    void *block = __real_calloc(count, bytes);
+    void *block = is_failing() ? NULL : __real_calloc(count, bytes);
     add(size_of(block));
     return block;
 }
 
 void *__wrap_realloc(void *old, size_t bytes) {
     ptrdiff_t before = size_of(old);
-    void *block = __real_realloc(old, bytes);
+    void *block = is_failing() ? NULL : __real_realloc(old, bytes);
     if (block != NULL) {
         add(size_of(block)); /* both at once: the allocator may copy */
         add(-before);
@@ -66,4 +78,8 @@ size_t allocation_meter_peak_bytes(void) {
 
 ptrdiff_t allocation_meter_held_bytes(void) {
     return atomic_load(&held);
+}
+
+void allocation_meter_fail_at(size_t number) {
+    atomic_store(&until_failure, number);
 }

@@ -293,7 +293,7 @@ static void replace(struct gguf_mutant *mutant, size_t at, size_t removed, const
                     size_t len) {
     must(at <= mutant->bytes && removed <= mutant->bytes - at);
     size_t behind = mutant->bytes - at - removed;
-    uint8_t *data = malloc(at + len + behind + 1);
+    uint8_t *data = malloc(at + len + behind);
     must(data != NULL);
     memcpy(data, mutant->data, at);
     memcpy(data + at, bytes, len);
@@ -320,6 +320,9 @@ static void cut(const struct gguf_mutator *mutator, uint64_t *state, struct gguf
         break;
     }
     mutant->bytes = at < mutant->bytes ? at : mutant->bytes;
+    /* Exactly as long as it says, so that a sanitizer sees the first byte read behind it. */
+    mutant->data = realloc(mutant->data, mutant->bytes > 0 ? mutant->bytes : 1);
+    must(mutant->data != NULL);
     mutant->must_fail = mutant->bytes < mutator->used_bytes;
 }
 
@@ -397,14 +400,7 @@ void gguf_mutator_make(const struct gguf_mutator *mutator, uint64_t number,
         mutant.must_fail = mutant.kind == GGUF_MUTATION_NUL;
         break;
     }
-    out->bytes = mutant.bytes;
-    out->kind = mutant.kind;
-    out->must_fail = mutant.must_fail;
-    /* Exactly as long as it says, so that a sanitizer sees the first byte read behind it. */
-    out->data = malloc(mutant.bytes > 0 ? mutant.bytes : 1);
-    must(out->data != NULL);
-    memcpy(out->data, mutant.data, mutant.bytes);
-    free(mutant.data);
+    *out = mutant;
 }
 
 const char *gguf_mutator_kind_name(enum gguf_mutation kind) {
