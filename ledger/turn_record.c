@@ -7,12 +7,12 @@
  *    8   8  end tokens             52   4  parent turn        92   4  zero
  *   16   8  prompt-end tokens      56   4  pending tokens     96  32  idempotency hash or zeros
  *   24   8  generation             60   4  finish            128  32  request digest
- *   32   8  started                64   4  flags             160  32  token chain digest
- *   40   8  committed              68   4  prompt ids        192      ids: prompt, generated,
- *                                  72   4  generated ids              closing, 4 bytes each; then
- *                                  76   4  closing ids                messages, response,
- *                                  80   4  messages bytes             extension
- *                                  84   4  response bytes
+ *   32   8  started                64   4  flags             160  32  chain digest: end
+ *   40   8  committed              68   4  prompt ids        192  32  chain digest: head
+ *                                  72   4  generated ids     224  32  chain digest: prompt end
+ *                                  76   4  closing ids       256      ids: prompt, generated,
+ *                                  80   4  messages bytes             closing, 4 bytes each; then
+ *                                  84   4  response bytes             messages, response, extension
  *
  * Conversation (own key: the conversation key):
  *    0   8  serial                 48   4  turn               80  32  chain: boundary
@@ -56,7 +56,9 @@ enum { /* turn */
     IDEMPOTENCY_AT = 96,
     REQUEST_AT = 128,
     CHAIN_DIGEST_AT = 160,
-    TURN_FIXED_BYTES = 192,
+    HEAD_DIGEST_AT = 192,
+    PROMPT_END_DIGEST_AT = 224,
+    TURN_FIXED_BYTES = 256,
 };
 
 enum { /* conversation */
@@ -80,7 +82,7 @@ enum { /* conversation */
     CONVERSATION_FIXED_BYTES = 272,
 };
 
-_Static_assert(CHAIN_DIGEST_AT + TOKEN_CHAIN_DIGEST_BYTES == TURN_FIXED_BYTES, "no gap");
+_Static_assert(PROMPT_END_DIGEST_AT + TOKEN_CHAIN_DIGEST_BYTES == TURN_FIXED_BYTES, "no gap");
 _Static_assert((RECORD_FRAME_HEADER_BYTES + TURN_FIXED_BYTES) % 4 == 0, "ids are aligned");
 _Static_assert(REST_AT + 4 * TOKEN_CHAIN_BLOCK_TOKENS == CONVERSATION_FIXED_BYTES, "no gap");
 
@@ -200,6 +202,8 @@ static void store_turn(const struct turn_record *turn, uint8_t *payload) {
     memcpy(payload + IDEMPOTENCY_AT, turn->idempotency_hash, CONVERSATION_KEY_BYTES);
     memcpy(payload + REQUEST_AT, turn->request_digest, TURN_RECORD_DIGEST_BYTES);
     memcpy(payload + CHAIN_DIGEST_AT, turn->chain_digest, TOKEN_CHAIN_DIGEST_BYTES);
+    memcpy(payload + HEAD_DIGEST_AT, turn->head_digest, TOKEN_CHAIN_DIGEST_BYTES);
+    memcpy(payload + PROMPT_END_DIGEST_AT, turn->prompt_end_digest, TOKEN_CHAIN_DIGEST_BYTES);
     uint8_t *at = payload + TURN_FIXED_BYTES;
     at = store_ids(at, turn->prompt_ids, turn->prompt_count);
     at = store_ids(at, turn->generated_ids, turn->generated_count);
@@ -243,6 +247,8 @@ static void load_turn(const uint8_t *payload, struct turn_record *turn) {
     memcpy(turn->idempotency_hash, payload + IDEMPOTENCY_AT, CONVERSATION_KEY_BYTES);
     memcpy(turn->request_digest, payload + REQUEST_AT, TURN_RECORD_DIGEST_BYTES);
     memcpy(turn->chain_digest, payload + CHAIN_DIGEST_AT, TOKEN_CHAIN_DIGEST_BYTES);
+    memcpy(turn->head_digest, payload + HEAD_DIGEST_AT, TOKEN_CHAIN_DIGEST_BYTES);
+    memcpy(turn->prompt_end_digest, payload + PROMPT_END_DIGEST_AT, TOKEN_CHAIN_DIGEST_BYTES);
 }
 
 /* Turns COUNT stored ids at AT into the machine's, in place. AT is aligned. */

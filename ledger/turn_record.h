@@ -65,7 +65,10 @@ struct turn_record {
     uint64_t committed_ms;
     uint8_t idempotency_hash[CONVERSATION_KEY_BYTES]; /* all zero: none */
     uint8_t request_digest[TURN_RECORD_DIGEST_BYTES];
-    uint8_t chain_digest[TOKEN_CHAIN_DIGEST_BYTES]; /* of the line after this turn */
+    /* Token chain digests of the line after this turn, at the lengths of the heads it may have: */
+    uint8_t chain_digest[TOKEN_CHAIN_DIGEST_BYTES];      /* end_tokens */
+    uint8_t head_digest[TOKEN_CHAIN_DIGEST_BYTES];       /* end_tokens - pending_tokens */
+    uint8_t prompt_end_digest[TOKEN_CHAIN_DIGEST_BYTES]; /* prompt_end_tokens; zeros if 0 */
 
     const int32_t *prompt_ids; /* what the turn put in front of the answer; none is negative */
     size_t prompt_count;
