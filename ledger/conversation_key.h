@@ -1,7 +1,7 @@
 /*
  * The name of a conversation inside tern: BLAKE2b-256 of (tenant, cache_salt, conversation_id)
- * under the server's secret, so that no two tenants or salts can meet and keys tell nothing about the
- * names. Each part goes in with its length in front: ("ab", "c") and ("a", "bc") differ.
+ * under the server's secret, so that no two tenants or salts can meet and keys tell nothing about
+ * the names. Each part goes in with its length in front: ("ab", "c") and ("a", "bc") differ.
  *
  * Pure functions, any thread. libsodium must have been initialised (secret_load does).
  */

@@ -2,8 +2,8 @@
  * I1. An entry is in the table exactly while its key is leased; at most one entry has a key.
  * I2. Generations are (epoch << 32 | count) with count rising at each take: they rise within a
  *     table, and from table to table because epochs do.
- * I3. An entry with commits > 0 stays until the last commit ends; `is_ending` remembers a release or
- *     a revocation that came meanwhile, and makes the generation stale at once.
+ * I3. An entry with commits > 0 stays until the last commit ends; `is_ending` remembers a release
+ * or a revocation that came meanwhile, and makes the generation stale at once.
  *
  * The table is open addressing over twice as many slots as leases; keys are keyed hashes, so their
  * first bytes are spread evenly and nobody can choose colliding ones.

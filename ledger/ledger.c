@@ -40,8 +40,9 @@ static enum err check_secret(const struct ledger_config *config,
     }
     secret_check(config->secret, check);
     if (memcmp(check, mark->secret_check, sizeof check) != 0) {
-        return err_fail(ERR_CONFLICT, "%s was made with another secret; restore the file `secret` "
-                                      "that belongs to it",
+        return err_fail(ERR_CONFLICT,
+                        "%s was made with another secret; restore the file `secret` "
+                        "that belongs to it",
                         config->directory);
     }
     return ERR_OK;
@@ -291,8 +292,8 @@ enum err ledger_turn_read(struct ledger *ledger, const struct conversation_key *
     return ledger_table_turn_get(&txn, (struct turn_record_place){serial, turn}, out);
 }
 
-enum err ledger_ids_read(struct ledger *ledger, const struct conversation_key *key,
-                         uint64_t serial, uint32_t turn, int32_t **ids, size_t *count) {
+enum err ledger_ids_read(struct ledger *ledger, const struct conversation_key *key, uint64_t serial,
+                         uint32_t turn, int32_t **ids, size_t *count) {
     struct ledger_db_txn txn CLEANUP(ledger_db_abort) = {0};
     TRY(ledger_db_begin(ledger->db, 0, &txn));
     TRY(check_served(&txn, key, serial, turn));

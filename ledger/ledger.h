@@ -5,7 +5,8 @@
  *
  * All functions may be called from any thread; those marked "blocks" wait for the writer thread and
  * a disk sync, so not from the event loop. Only one process opens a ledger for writing (the
- * server's LOCK file sees to that), once, and not before a fork. Records handed out are owned copies.
+ * server's LOCK file sees to that), once, and not before a fork. Records handed out are owned
+ * copies.
  *
  * Knows nothing of models, HTTP or state: messages, responses and dialects are opaque bytes.
  */
@@ -26,12 +27,12 @@ struct ledger_config {
     uint64_t reserve_bytes;      /* of those, allocated at open; at most map_bytes */
     size_t leases_max;           /* held at once; 0: 65536 */
     size_t queue_max;            /* commits waiting at once; 0: 4096 */
-    int is_read_only;            /* for tools beside a server: all that commits is ERR_UNSUPPORTED */
+    int is_read_only; /* for tools beside a server: all that commits is ERR_UNSUPPORTED */
 };
 
 /*
- * ERR_UNSUPPORTED for a ledger of another format, ERR_CONFLICT if SECRET is not the one that it was made
- * with. Opening for writing begins a new epoch of leases, durably. The config is copied.
+ * ERR_UNSUPPORTED for a ledger of another format, ERR_CONFLICT if SECRET is not the one that it was
+ * made with. Opening for writing begins a new epoch of leases, durably. The config is copied.
  */
 MUST_USE enum err ledger_open(const struct ledger_config *config, struct ledger **out);
 
@@ -50,8 +51,8 @@ struct ledger_append {
     /*
      * turn, end_tokens, generation, committed_ms and the three digests are set by the ledger.
      * parent_turn is expected_turn and base_tokens the line's length, unless the turn replaces
-     * the line from base_tokens on; then parent_turn is the last turn that ends at or before base_tokens
-     * and stays.
+     * the line from base_tokens on; then parent_turn is the last turn that ends at or before
+     * base_tokens and stays.
      */
     const struct turn_record *turn;
     uint64_t expires_ms; /* of the conversation, replaces what it had; 0: never */
@@ -84,8 +85,8 @@ struct ledger_appended {
  *   ERR_NOT_FOUND  expected_turn is above 0 and there is no such conversation
  *   ERR_FULL       no room (or the queue is full); nothing was written
  *   ERR_INVALID    the request contradicts itself or the line
- *   ERR_IO         the disk failed: whether the turn is there shows at the next start, and the ledger
- *                  refuses turns until then (ledger_is_failed)
+ *   ERR_IO         the disk failed: whether the turn is there shows at the next start, and the
+ * ledger refuses turns until then (ledger_is_failed)
  */
 MUST_USE enum err ledger_append(struct ledger *ledger, const struct ledger_append *request,
                                 struct ledger_appended *out);
@@ -103,8 +104,8 @@ MUST_USE enum err ledger_append_submit(struct ledger *ledger, const struct ledge
 /* Room */
 
 /*
- * Books room for a turn of about BYTES (ids, messages and response together) before any work is done
- * for it; ERR_FULL if it might not fit. Room that deletes need is never given out. Release it
+ * Books room for a turn of about BYTES (ids, messages and response together) before any work is
+ * done for it; ERR_FULL if it might not fit. Room that deletes need is never given out. Release it
  * with the same BYTES once the turn is committed or given up.
  */
 MUST_USE enum err ledger_room_take(struct ledger *ledger, uint64_t bytes);
@@ -181,7 +182,8 @@ MUST_USE enum err ledger_tombstone_remove(struct ledger *ledger, uint64_t serial
 
 /* Health */
 
-/* True once a commit failed on disk: appends and deletes are ERR_IO until the ledger is reopened. */
+/* True once a commit failed on disk: appends and deletes are ERR_IO until the ledger is reopened.
+ */
 int ledger_is_failed(struct ledger *ledger);
 
 /* Clears reader slots of processes that died; to be called every second. *dead may be NULL. */

@@ -1,7 +1,7 @@
 /*
  * I1. A conversation record exists exactly while the conversation may be served; it names the
- *     serial under which its turns lie. Deleting removes it and sets the tombstone of that serial in
- *     one transaction, so turns are never reached without it, and never lost without a tombstone.
+ *     serial under which its turns lie. Deleting removes it and sets the tombstone of that serial
+ * in one transaction, so turns are never reached without it, and never lost without a tombstone.
  * I2. Serials rise and are never given out twice: next_serial is written with each creation.
  * I3. The chain in the conversation record is that of the line after its turn; turn `turn` carries
  *     the same digest. Both are written in one transaction.
@@ -251,9 +251,9 @@ static enum err stage_append(struct ledger_apply *apply, struct conversation_rec
 
 static enum err check_append(struct ledger_apply *apply, struct ledger_db_txn *txn,
                              uint64_t pages_left, uint64_t *pages) {
-    struct conversation_record conversation CLEANUP(turn_record_conversation_done) = {
-        .storage = NULL};
-    int is_created;
+    struct conversation_record conversation CLEANUP(turn_record_conversation_done) = {.storage =
+                                                                                          NULL};
+    int is_created = 0;
     TRY(load_conversation(apply->append, txn, &conversation, &is_created));
     TRY(check_order(apply->append, &conversation));
     TRY(check_idempotency(apply->append, txn));

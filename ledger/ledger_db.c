@@ -322,9 +322,10 @@ enum err ledger_db_seek(struct ledger_db_txn *txn, enum ledger_db_table table, c
     if (result != 0) {
         return fail(result, "mdb_cursor_open");
     }
-    result = fault_fails("ledger.mdb_cursor_get")
-                 ? MDB_CORRUPTED
-                 : mdb_cursor_get(cursor, &wanted, &found, from_len > 0 ? MDB_SET_RANGE : MDB_FIRST);
+    result =
+        fault_fails("ledger.mdb_cursor_get")
+            ? MDB_CORRUPTED
+            : mdb_cursor_get(cursor, &wanted, &found, from_len > 0 ? MDB_SET_RANGE : MDB_FIRST);
     mdb_cursor_close(cursor);
     if (result != 0) {
         return fail(result, "mdb_cursor_get");
@@ -356,8 +357,7 @@ static enum err sum_free_list(MDB_txn *txn, uint64_t last_txn, struct ledger_db_
     MDB_cursor *cursor;
     MDB_val key;
     MDB_val value;
-    int result =
-        fault_fails("ledger.mdb_cursor_open") ? ENOMEM : mdb_cursor_open(txn, 0, &cursor);
+    int result = fault_fails("ledger.mdb_cursor_open") ? ENOMEM : mdb_cursor_open(txn, 0, &cursor);
     if (result != 0) {
         return fail(result, "mdb_cursor_open");
     }
@@ -406,8 +406,8 @@ enum err ledger_db_allocate(struct ledger_db *db, uint64_t pages_more) {
     if (bytes <= db->allocated_bytes) {
         return ERR_OK;
     }
-    uint64_t rounded = (bytes + ALLOCATION_STEP_BYTES - 1) / ALLOCATION_STEP_BYTES *
-                       ALLOCATION_STEP_BYTES;
+    uint64_t rounded =
+        (bytes + ALLOCATION_STEP_BYTES - 1) / ALLOCATION_STEP_BYTES * ALLOCATION_STEP_BYTES;
     uint64_t map_bytes = info.me_mapsize;
     return allocate_to(db, rounded < map_bytes ? rounded : map_bytes);
 }

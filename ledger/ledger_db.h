@@ -4,9 +4,9 @@
  * WRITEMAP, so a commit that returned ERR_OK is on stable storage.
  *
  * An environment is opened at most once per process and not used after fork. Any thread may
- * read; one thread at a time writes. A transaction begins and ends in one function and in one thread.
- * Bytes handed out lie in the map: valid until the transaction ends or, in a write transaction, until
- * its next write.
+ * read; one thread at a time writes. A transaction begins and ends in one function and in one
+ * thread. Bytes handed out lie in the map: valid until the transaction ends or, in a write
+ * transaction, until its next write.
  */
 #ifndef TERN_LEDGER_LEDGER_DB_H
 #define TERN_LEDGER_LEDGER_DB_H
@@ -41,9 +41,9 @@ struct ledger_db_txn {
 
 struct ledger_db_params {
     const char *directory;
-    uint64_t map_bytes;     /* never grows past it, but for reserve_pages to delete with */
+    uint64_t map_bytes;      /* never grows past it, but for reserve_pages to delete with */
     uint64_t allocate_bytes; /* of the file, ahead; at most map_bytes */
-    uint64_t reserve_pages; /* that a map already full at open is enlarged by */
+    uint64_t reserve_pages;  /* that a map already full at open is enlarged by */
     int is_read_only;
     /*
      * Runs in the transaction that opens the tables, before anything is changed: checks or writes
@@ -60,8 +60,8 @@ void ledger_db_close(struct ledger_db *db); /* accepts NULL */
 MUST_USE enum err ledger_db_begin(struct ledger_db *db, int is_writing, struct ledger_db_txn *out);
 /*
  * ERR_FULL or ERR_NOMEM: nothing was written, and the next transaction may succeed. ERR_IO: the
- * disk failed; whether the transaction is durable is unknown, and the environment must not be written
- * any more. The transaction has ended in every case.
+ * disk failed; whether the transaction is durable is unknown, and the environment must not be
+ * written any more. The transaction has ended in every case.
  */
 MUST_USE enum err ledger_db_commit(struct ledger_db_txn *txn);
 void ledger_db_abort(struct ledger_db_txn *txn); /* nothing if it has ended */
@@ -84,10 +84,10 @@ MUST_USE enum err ledger_db_count(struct ledger_db_txn *txn, enum ledger_db_tabl
 
 struct ledger_db_space {
     uint32_t page_bytes;
-    uint64_t map_pages;   /* that were asked for */
-    uint64_t used_pages;  /* from the file's begin to the last page ever used */
+    uint64_t map_pages;       /* that were asked for */
+    uint64_t used_pages;      /* from the file's begin to the last page ever used */
     uint64_t allocated_pages; /* by ledger_db_allocate, from the file's begin */
-    uint64_t free_pages;  /* of those, in the free list */
+    uint64_t free_pages;      /* of those, in the free list */
     uint64_t ready_pages; /* of the free ones, those that the next write may use without readers */
 };
 
@@ -95,8 +95,8 @@ struct ledger_db_space {
 MUST_USE enum err ledger_db_space(struct ledger_db *db, struct ledger_db_space *out);
 
 /*
- * Allocates the file up to PAGES_MORE pages behind the last used one, so that a commit never finds the
- * disk full. For the writing thread, between transactions. ERR_FULL if the disk has no room.
+ * Allocates the file up to PAGES_MORE pages behind the last used one, so that a commit never finds
+ * the disk full. For the writing thread, between transactions. ERR_FULL if the disk has no room.
  */
 MUST_USE enum err ledger_db_allocate(struct ledger_db *db, uint64_t pages_more);
 

@@ -38,8 +38,7 @@ struct ledger_record_idempotency {
 };
 
 /* All append to the empty buffer OUT. */
-MUST_USE enum err ledger_record_encode_mark(const struct ledger_record_mark *mark,
-                                            struct buf *out);
+MUST_USE enum err ledger_record_encode_mark(const struct ledger_record_mark *mark, struct buf *out);
 MUST_USE enum err ledger_record_encode_tombstone(const struct ledger_record_tombstone *tombstone,
                                                  struct buf *out);
 MUST_USE enum err

@@ -2,9 +2,9 @@
  * Typed access to the ledger's tables inside a transaction of the caller's: keys, records, and the
  * cutting of long records into parts of a page. Internal to ledger/.
  *
- * A turn (and, as turn 0, the dialect) lies in parts of LEDGER_TABLE_PART_BYTES, each of which fills
- * one LMDB page: any free page fits, so a fragmented map never refuses a long turn for want of
- * contiguous pages.
+ * A turn (and, as turn 0, the dialect) lies in parts of LEDGER_TABLE_PART_BYTES, each of which
+ * fills one LMDB page: any free page fits, so a fragmented map never refuses a long turn for want
+ * of contiguous pages.
  *
  * Decoded records are owned copies; nothing handed out points into the map.
  */

@@ -23,7 +23,7 @@
 enum {
     GROUP_MEMBERS_MAX = 64,
     GROUP_BYTES_MAX = 8 << 20,
-    PURGE_PARTS_MAX = 256,    /* a step stays within the reserve, and delays a commit by little */
+    PURGE_PARTS_MAX = 256, /* a step stays within the reserve, and delays a commit by little */
     RESERVE_PAGES_MIN = 64,
     ALLOCATE_AHEAD_PAGES = 1024,
     MESSAGE_BYTES = 256,
@@ -109,9 +109,8 @@ static enum err refresh_space(struct ledger_writer *writer) {
 
 enum err ledger_writer_room_take(struct ledger_writer *writer, uint64_t pages) {
     pthread_mutex_lock(&writer->mutex);
-    uint64_t free_pages = writer->room_pages > writer->booked_pages
-                              ? writer->room_pages - writer->booked_pages
-                              : 0;
+    uint64_t free_pages =
+        writer->room_pages > writer->booked_pages ? writer->room_pages - writer->booked_pages : 0;
     int has_room = pages <= free_pages;
     writer->booked_pages += has_room ? pages : 0;
     pthread_mutex_unlock(&writer->mutex);
@@ -369,9 +368,10 @@ static void *thread_main(void *context) {
         pthread_mutex_unlock(&writer->mutex);
         if (jobs != NULL) {
             run_group(writer, jobs, count);
-            answer(writer, jobs);
+            /* First, so that who was answered finds the room as his turn has left it. */
             enum err code = refresh_space(writer);
             (void)code;
+            answer(writer, jobs);
         }
         if (writer->purge_is_due) {
             purge(writer);
@@ -494,9 +494,8 @@ int ledger_writer_is_failed(struct ledger_writer *writer) {
 
 void ledger_writer_stats(struct ledger_writer *writer, struct ledger_stats *stats) {
     pthread_mutex_lock(&writer->mutex);
-    uint64_t room = writer->room_pages > writer->booked_pages
-                        ? writer->room_pages - writer->booked_pages
-                        : 0;
+    uint64_t room =
+        writer->room_pages > writer->booked_pages ? writer->room_pages - writer->booked_pages : 0;
     stats->room_bytes = room * LEDGER_TABLE_PART_BYTES;
     stats->turns_committed = writer->turns_committed;
     stats->commits = writer->commits;

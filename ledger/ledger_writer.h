@@ -1,6 +1,7 @@
 /*
  * The ledger's writer thread: takes what waits in its queue, commits it in groups, removes the
- * turns of deleted conversations between groups, and keeps account of the room. Internal to ledger/.
+ * turns of deleted conversations between groups, and keeps account of the room. Internal to
+ * ledger/.
  *
  * Owns the thread and the queue; borrows the environment and the leases.
  */

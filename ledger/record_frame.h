@@ -1,7 +1,7 @@
 /*
- * The frame around every record of the ledger: a header of 40 bytes with a checksum over the record's
- * own key, the header and the payload, so that a valid record of another key, another kind or
- * another format is not taken for this one. Also the loads and stores of little-endian integers.
+ * The frame around every record of the ledger: a header of 40 bytes with a checksum over the
+ * record's own key, the header and the payload, so that a valid record of another key, another kind
+ * or another format is not taken for this one. Also the loads and stores of little-endian integers.
  *
  * Pure functions, any thread. Knows nothing of payloads.
  */

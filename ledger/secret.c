@@ -35,10 +35,10 @@ static void digest(const uint8_t *bytes, uint8_t out[DIGEST_BYTES]) {
 }
 
 static enum err read_file(int directory_fd, const char *directory, struct secret *out) {
-    int fd CLEANUP(close_fd) = fault_fails("secret.open")
-                                   ? (errno = EIO, -1)
-                                   : openat(directory_fd, file_name,
-                                            O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int fd CLEANUP(close_fd) =
+        fault_fails("secret.open")
+            ? (errno = EIO, -1)
+            : openat(directory_fd, file_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) {
         return err_fail(errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s/%s: %s", directory, file_name,
                         strerror(errno));
@@ -104,10 +104,9 @@ static enum err create_file(int directory_fd, const char *directory) {
     TRY(write_aside(directory_fd, directory));
     FAULT_KILL("secret.written");
     /* A link, not a rename: it never replaces a secret that is there. */
-    int is_in_place =
-        !fault_fails("secret.link") &&
-        linkat(directory_fd, file_name_aside, directory_fd, file_name, 0) == 0 &&
-        unlinkat(directory_fd, file_name_aside, 0) == 0;
+    int is_in_place = !fault_fails("secret.link") &&
+                      linkat(directory_fd, file_name_aside, directory_fd, file_name, 0) == 0 &&
+                      unlinkat(directory_fd, file_name_aside, 0) == 0;
     FAULT_KILL("secret.linked");
     if (!is_in_place || fault_fails("secret.directory_sync") || fsync(directory_fd) != 0) {
         return err_fail(ERR_IO, "%s/%s cannot be put in place: %s", directory, file_name,

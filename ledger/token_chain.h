@@ -1,7 +1,7 @@
 /*
  * The token chain digest: 32 bytes that are a function of the first n token ids of a line alone,
- * however they were cut into turns. Extending costs the new ids only; a chain is 176 bytes and can be
- * kept in a record. Heads of the state store carry the digest at their length, and are attached
+ * however they were cut into turns. Extending costs the new ids only; a chain is 176 bytes and can
+ * be kept in a record. Heads of the state store carry the digest at their length, and are attached
  * only where it equals the ledger's.
  *
  * With blocks of 32 ids, each id as 32 bits little-endian, B(0) = 32 zero bytes and
@@ -32,6 +32,7 @@ void token_chain_extend(struct token_chain *chain, const int32_t *ids, size_t co
 void token_chain_digest(const struct token_chain *chain, uint8_t out[TOKEN_CHAIN_DIGEST_BYTES]);
 
 /* The digest of the first LENGTH of the ids of a line. */
-void token_chain_digest_of(const int32_t *ids, size_t length, uint8_t out[TOKEN_CHAIN_DIGEST_BYTES]);
+void token_chain_digest_of(const int32_t *ids, size_t length,
+                           uint8_t out[TOKEN_CHAIN_DIGEST_BYTES]);
 
 #endif

@@ -35,51 +35,51 @@
 #include <string.h>
 
 enum { /* turn */
-    BASE_TOKENS_AT = 0,
-    END_TOKENS_AT = 8,
-    PROMPT_END_AT = 16,
-    GENERATION_AT = 24,
-    STARTED_AT = 32,
-    COMMITTED_AT = 40,
-    TURN_AT = 48,
-    PARENT_AT = 52,
-    PENDING_AT = 56,
-    FINISH_AT = 60,
-    FLAGS_AT = 64,
-    PROMPT_COUNT_AT = 68,
-    GENERATED_COUNT_AT = 72,
-    CLOSING_COUNT_AT = 76,
-    MESSAGES_BYTES_AT = 80,
-    RESPONSE_BYTES_AT = 84,
-    EXTENSION_BYTES_AT = 88,
-    TURN_ZERO_AT = 92,
-    IDEMPOTENCY_AT = 96,
-    REQUEST_AT = 128,
-    CHAIN_DIGEST_AT = 160,
-    HEAD_DIGEST_AT = 192,
-    PROMPT_END_DIGEST_AT = 224,
-    TURN_FIXED_BYTES = 256,
+       BASE_TOKENS_AT = 0,
+       END_TOKENS_AT = 8,
+       PROMPT_END_AT = 16,
+       GENERATION_AT = 24,
+       STARTED_AT = 32,
+       COMMITTED_AT = 40,
+       TURN_AT = 48,
+       PARENT_AT = 52,
+       PENDING_AT = 56,
+       FINISH_AT = 60,
+       FLAGS_AT = 64,
+       PROMPT_COUNT_AT = 68,
+       GENERATED_COUNT_AT = 72,
+       CLOSING_COUNT_AT = 76,
+       MESSAGES_BYTES_AT = 80,
+       RESPONSE_BYTES_AT = 84,
+       EXTENSION_BYTES_AT = 88,
+       TURN_ZERO_AT = 92,
+       IDEMPOTENCY_AT = 96,
+       REQUEST_AT = 128,
+       CHAIN_DIGEST_AT = 160,
+       HEAD_DIGEST_AT = 192,
+       PROMPT_END_DIGEST_AT = 224,
+       TURN_FIXED_BYTES = 256,
 };
 
 enum { /* conversation */
-    SERIAL_AT = 0,
-    CREATED_AT = 8,
-    UPDATED_AT = 16,
-    EXPIRES_AT = 24,
-    CONVERSATION_GENERATION_AT = 32,
-    TOKENS_AT = 40,
-    CONVERSATION_TURN_AT = 48,
-    CONVERSATION_PENDING_AT = 52,
-    CONVERSATION_FLAGS_AT = 56,
-    TENANT_BYTES_AT = 60,
-    SALT_BYTES_AT = 64,
-    ID_BYTES_AT = 68,
-    CONVERSATION_EXTENSION_BYTES_AT = 72,
-    CONVERSATION_ZERO_AT = 76,
-    BOUNDARY_AT = 80,
-    DIALECT_DIGEST_AT = 112,
-    REST_AT = 144,
-    CONVERSATION_FIXED_BYTES = 272,
+       SERIAL_AT = 0,
+       CREATED_AT = 8,
+       UPDATED_AT = 16,
+       EXPIRES_AT = 24,
+       CONVERSATION_GENERATION_AT = 32,
+       TOKENS_AT = 40,
+       CONVERSATION_TURN_AT = 48,
+       CONVERSATION_PENDING_AT = 52,
+       CONVERSATION_FLAGS_AT = 56,
+       TENANT_BYTES_AT = 60,
+       SALT_BYTES_AT = 64,
+       ID_BYTES_AT = 68,
+       CONVERSATION_EXTENSION_BYTES_AT = 72,
+       CONVERSATION_ZERO_AT = 76,
+       BOUNDARY_AT = 80,
+       DIALECT_DIGEST_AT = 112,
+       REST_AT = 144,
+       CONVERSATION_FIXED_BYTES = 272,
 };
 
 _Static_assert(PROMPT_END_DIGEST_AT + TOKEN_CHAIN_DIGEST_BYTES == TURN_FIXED_BYTES, "no gap");
@@ -287,7 +287,8 @@ enum err turn_record_decode(const uint8_t *bytes, size_t len, struct turn_record
     TRY(check_sizes(&turn));
     if (turn_payload_bytes(&turn) != payload_bytes || turn.turn != place.turn ||
         record_frame_load_u32(payload + TURN_ZERO_AT) != 0) {
-        return err_fail(ERR_FORMAT, "turn %u in the place of turn %u, with parts of %zu bytes in %zu",
+        return err_fail(ERR_FORMAT,
+                        "turn %u in the place of turn %u, with parts of %zu bytes in %zu",
                         turn.turn, place.turn, turn_payload_bytes(&turn), payload_bytes);
     }
     turn.storage = allocate(payload_bytes);
@@ -355,8 +356,8 @@ enum err turn_record_encode_conversation(const struct conversation_record *conve
     if (check_conversation(conversation) != ERR_OK) {
         return err_context(ERR_INVALID, "conversation to be encoded");
     }
-    TRY(record_frame_begin(RECORD_FRAME_CONVERSATION, conversation_payload_bytes(conversation),
-                           out, &payload));
+    TRY(record_frame_begin(RECORD_FRAME_CONVERSATION, conversation_payload_bytes(conversation), out,
+                           &payload));
     record_frame_store_u64(payload + SERIAL_AT, conversation->serial);
     record_frame_store_u64(payload + CREATED_AT, conversation->created_ms);
     record_frame_store_u64(payload + UPDATED_AT, conversation->updated_ms);

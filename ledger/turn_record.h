@@ -4,8 +4,8 @@
  *
  * A conversation is a sequence of turns, numbered from 1. A turn says where on the line of token
  * ids it begins: at the end of the turn before it, or earlier if it replaced what followed (a
- * regenerated answer, a rewind, a full history). The line after a turn is the line before it, cut at
- * base_tokens, then the turn's prompt_ids, generated_ids and closing_ids.
+ * regenerated answer, a rewind, a full history). The line after a turn is the line before it, cut
+ * at base_tokens, then the turn's prompt_ids, generated_ids and closing_ids.
  *
  * Pure functions, any thread. A decoded record owns one allocation, `storage`, into which its
  * pointers point; _done frees it. In a record that a caller fills in, storage is NULL and the
@@ -20,9 +20,9 @@
 
 enum {
     TURN_RECORD_DIGEST_BYTES = 32,
-    TURN_RECORD_BYTES_MAX = 64 << 20,       /* of one encoded turn or dialect */
-    TURN_RECORD_TOKENS_MAX = 1 << 26,       /* on one line */
-    TURN_RECORD_EXTENSION_BYTES_MAX = 512,  /* of a conversation; keeps its record within a page */
+    TURN_RECORD_BYTES_MAX = 64 << 20,      /* of one encoded turn or dialect */
+    TURN_RECORD_TOKENS_MAX = 1 << 26,      /* on one line */
+    TURN_RECORD_EXTENSION_BYTES_MAX = 512, /* of a conversation; keeps its record within a page */
 };
 
 enum turn_record_finish {
@@ -52,12 +52,12 @@ struct conversation_record {
 };
 
 struct turn_record {
-    uint32_t turn;             /* from 1 */
-    uint32_t parent_turn;      /* the last turn whose messages all stay on the line; 0: none */
-    uint64_t base_tokens;      /* length of the line in front of this turn */
+    uint32_t turn;              /* from 1 */
+    uint32_t parent_turn;       /* the last turn whose messages all stay on the line; 0: none */
+    uint64_t base_tokens;       /* length of the line in front of this turn */
     uint64_t prompt_end_tokens; /* length of the line at the prompt-end head; 0: none */
-    uint64_t end_tokens;       /* length of the line after this turn */
-    uint32_t pending_tokens;   /* how many of the last ids were not yet run through the model */
+    uint64_t end_tokens;        /* length of the line after this turn */
+    uint32_t pending_tokens;    /* how many of the last ids were not yet run through the model */
     enum turn_record_finish finish;
     uint32_t flags; /* the server's, opaque to the ledger */
     uint64_t generation;

@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 struct ledger_fixture {
-    char store[64];     /* made under /tmp, removed at the end */
+    char store[64];     /* a folder of its own, removed at the end */
     char directory[96]; /* of the ledger, inside it */
     struct secret secret;
     struct ledger_config config;
@@ -52,10 +52,16 @@ static inline void fixture_remove(const char *path) {
     rmdir(path);
 }
 
+/* Makes a folder; in memory where that can be had, since no test here cuts the power. */
+static inline void fixture_make_store(char path[64]) {
+    snprintf(path, 64, "%s/tern-ledger-XXXXXX",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    assert_non_null(mkdtemp(path));
+}
+
 static inline void fixture_init(struct ledger_fixture *fixture) {
     *fixture = (struct ledger_fixture){.ledger = NULL};
-    snprintf(fixture->store, sizeof fixture->store, "/tmp/tern-ledger-XXXXXX");
-    assert_non_null(mkdtemp(fixture->store));
+    fixture_make_store(fixture->store);
     snprintf(fixture->directory, sizeof fixture->directory, "%s/ledger", fixture->store);
     assert_int_equal(secret_load(fixture->store, 1, &fixture->secret), ERR_OK);
     fixture->config = (struct ledger_config){
@@ -123,8 +129,9 @@ static inline uint64_t fixture_length(int name, uint32_t turn) {
     return length;
 }
 
-static inline void fixture_turn_init(struct fixture_turn *made, const struct ledger_fixture *fixture,
-                                     int name, uint32_t turn, uint64_t generation) {
+static inline void fixture_turn_init(struct fixture_turn *made,
+                                     const struct ledger_fixture *fixture, int name, uint32_t turn,
+                                     uint64_t generation) {
     memset(made, 0, sizeof *made);
     for (size_t i = 0; i < ARRAY_LEN(made->prompt); i++) {
         made->prompt[i] = (int32_t)(name * 100000 + (int)turn * 100 + (int)i);
@@ -224,8 +231,8 @@ static inline void fixture_check(struct ledger_fixture *fixture, int name, uint3
     for (uint32_t turn = 1; turn <= turns; turn++) {
         struct turn_record read;
         fixture_turn_init(made, fixture, name, turn, 0);
-        assert_int_equal(
-            ledger_turn_read(fixture->ledger, &key, conversation.serial, turn, &read), ERR_OK);
+        assert_int_equal(ledger_turn_read(fixture->ledger, &key, conversation.serial, turn, &read),
+                         ERR_OK);
         assert_int_equal(read.turn, turn);
         assert_int_equal(read.prompt_count, made->turn.prompt_count);
         assert_memory_equal(read.prompt_ids, made->prompt, 4 * read.prompt_count);
