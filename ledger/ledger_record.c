@@ -77,7 +77,7 @@ enum err ledger_record_decode_mark(const uint8_t *bytes, size_t len,
                         format > LEDGER_RECORD_FORMAT ? "it was made by a newer tern"
                                                       : "it was made by an older tern");
     }
-    if (payload_bytes != MARK_BYTES) {
+    if (payload_bytes != MARK_BYTES || record_frame_load_u32(payload + 4) != 0) {
         return err_fail(ERR_FORMAT, "ledger mark of %zu bytes", payload_bytes);
     }
     *out = (struct ledger_record_mark){
@@ -108,6 +108,9 @@ enum err ledger_record_decode_tombstone(const uint8_t *bytes, size_t len, uint64
     const uint8_t *payload;
     TRY(open_exact(RECORD_FRAME_TOMBSTONE, bytes, len, serial_key(serial, key), TOMBSTONE_BYTES,
                    &payload));
+    if (record_frame_load_u32(payload + 40) > 1 || record_frame_load_u32(payload + 44) != 0) {
+        return err_fail(ERR_FORMAT, "tombstone with an unknown flag");
+    }
     *out = (struct ledger_record_tombstone){
         .serial = serial,
         .deleted_ms = record_frame_load_u64(payload + 32),
@@ -136,6 +139,9 @@ enum err ledger_record_decode_idempotency(const uint8_t *bytes, size_t len,
     const uint8_t *payload;
     TRY(open_exact(RECORD_FRAME_IDEMPOTENCY, bytes, len, hash_key(hash), IDEMPOTENCY_BYTES,
                    &payload));
+    if (record_frame_load_u32(payload + 52) != 0) {
+        return err_fail(ERR_FORMAT, "idempotency record with an unknown field");
+    }
     *out = (struct ledger_record_idempotency){
         .hash = *hash,
         .serial = record_frame_load_u64(payload + 32),
