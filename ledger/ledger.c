@@ -48,11 +48,27 @@ static enum err check_secret(const struct ledger_config *config,
     return ERR_OK;
 }
 
+/* A new mark would give out serials again under which turns lie. */
+static enum err check_empty(struct ledger_db_txn *txn) {
+    uint64_t conversations;
+    uint64_t parts;
+    uint64_t tombstones;
+    TRY(ledger_db_count(txn, LEDGER_DB_CONVERSATION, &conversations));
+    TRY(ledger_db_count(txn, LEDGER_DB_TURN, &parts));
+    TRY(ledger_db_count(txn, LEDGER_DB_TOMBSTONE, &tombstones));
+    if (conversations + parts + tombstones > 0) {
+        return err_fail(ERR_CORRUPT, "the ledger has %llu conversations but has lost its mark",
+                        (unsigned long long)conversations);
+    }
+    return ERR_OK;
+}
+
 static enum err first_transaction(void *context, struct ledger_db_txn *txn) {
     struct opening *opening = context;
     struct ledger_record_mark mark;
     enum err code = ledger_table_mark_get(txn, &mark);
     if (code == ERR_NOT_FOUND && !opening->config->is_read_only) {
+        TRY(check_empty(txn));
         mark = (struct ledger_record_mark){
             .format = LEDGER_RECORD_FORMAT, .next_serial = 1, .created_ms = now_wall_ms()};
         secret_check(opening->config->secret, mark.secret_check);
@@ -175,6 +191,17 @@ enum err ledger_append_submit(struct ledger *ledger, const struct ledger_append 
     TRY(check_writable(ledger));
     TRY(ledger_apply_validate(request));
     return ledger_writer_submit(ledger->writer, request, done, context);
+}
+
+enum err ledger_fork(struct ledger *ledger, const struct ledger_fork *request,
+                     struct ledger_appended *out) {
+    struct ledger_apply apply CLEANUP(ledger_apply_done);
+    ledger_apply_init(&apply, LEDGER_APPLY_FORK);
+    apply.fork = request;
+    TRY(check_writable(ledger));
+    TRY(ledger_writer_run(ledger->writer, &apply));
+    *out = apply.appended;
+    return ERR_OK;
 }
 
 enum err ledger_delete(struct ledger *ledger, const struct conversation_key *key,

@@ -101,6 +101,28 @@ typedef void ledger_done_fn(void *context, enum err code, const char *message,
 MUST_USE enum err ledger_append_submit(struct ledger *ledger, const struct ledger_append *request,
                                        ledger_done_fn *done, void *context);
 
+/* Forking */
+
+struct ledger_fork {
+    struct conversation_key source;
+    uint64_t source_serial;
+    uint32_t source_turn;        /* the last turn that the fork has; from 1 */
+    struct conversation_key key; /* of the new conversation, whose lease is held */
+    uint64_t generation;
+    uint64_t expires_ms;
+    uint32_t flags;
+    struct conversation_identity identity; /* the names that KEY was made of */
+};
+
+/*
+ * Makes a conversation of copies of another's turns 1 to source_turn, under the same turn numbers
+ * and with the source's present dialect; wholly or not at all. Blocks. The copies have no
+ * idempotency hashes. ERR_CONFLICT if KEY exists or the generation is stale, ERR_NOT_FOUND if the
+ * source does not or has no such turn, otherwise as ledger_append.
+ */
+MUST_USE enum err ledger_fork(struct ledger *ledger, const struct ledger_fork *request,
+                              struct ledger_appended *out);
+
 /* Room */
 
 /*

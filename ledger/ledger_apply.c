@@ -10,6 +10,7 @@
 
 #include "base/fault.h"
 #include "base/now.h"
+#include "ledger/fork_apply.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,21 @@ void ledger_apply_done(struct ledger_apply *apply) {
 
 uint64_t ledger_apply_pages(uint64_t bytes) {
     return bytes / LEDGER_TABLE_PART_BYTES + 1 + OVERHEAD_PAGES;
+}
+
+int ledger_apply_lease(const struct ledger_apply *apply, const struct conversation_key **key,
+                       uint64_t *generation) {
+    if (apply->kind == LEDGER_APPLY_APPEND) {
+        *key = &apply->append->key;
+        *generation = apply->append->generation;
+        return 1;
+    }
+    if (apply->kind == LEDGER_APPLY_FORK) {
+        *key = &apply->fork->key;
+        *generation = apply->fork->generation;
+        return 1;
+    }
+    return 0;
 }
 
 static int has_idempotency(const struct turn_record *turn) {
@@ -289,11 +305,7 @@ static enum err write_append(struct ledger_apply *apply, struct ledger_db_txn *t
     struct turn_record_place place = {appended->serial, appended->turn};
     struct turn_record_place dialect_place = {appended->serial, 0};
     if (appended->is_created) { /* I2 */
-        struct ledger_record_mark mark;
-        TRY(ledger_table_mark_get(txn, &mark));
-        assert(mark.next_serial == appended->serial);
-        mark.next_serial++;
-        TRY(ledger_table_mark_put(txn, &mark));
+        TRY(ledger_table_serial_use(txn, appended->serial));
     }
     if (apply->staged.is_dialect_replaced) {
         TRY(ledger_table_parts_remove(txn, dialect_place));
@@ -342,6 +354,8 @@ enum err ledger_apply_check(struct ledger_apply *apply, struct ledger_db_txn *tx
     switch (apply->kind) {
     case LEDGER_APPLY_APPEND:
         return check_append(apply, txn, pages_left, pages);
+    case LEDGER_APPLY_FORK:
+        return fork_apply_check(apply, txn, pages_left, pages);
     case LEDGER_APPLY_DELETE:
         return check_delete(apply, txn);
     case LEDGER_APPLY_TOMBSTONE_REMOVE:
@@ -356,6 +370,8 @@ enum err ledger_apply_write(struct ledger_apply *apply, struct ledger_db_txn *tx
     switch (apply->kind) {
     case LEDGER_APPLY_APPEND:
         return write_append(apply, txn);
+    case LEDGER_APPLY_FORK:
+        return fork_apply_write(apply, txn);
     case LEDGER_APPLY_DELETE:
         return write_delete(apply, txn);
     case LEDGER_APPLY_TOMBSTONE_REMOVE:

@@ -11,6 +11,7 @@
 
 enum ledger_apply_kind {
     LEDGER_APPLY_APPEND,
+    LEDGER_APPLY_FORK,
     LEDGER_APPLY_DELETE,
     LEDGER_APPLY_TOMBSTONE_REMOVE,
     LEDGER_APPLY_EXPIRE,
@@ -20,11 +21,12 @@ enum ledger_apply_kind {
 struct ledger_apply {
     enum ledger_apply_kind kind;
     const struct ledger_append *append; /* APPEND */
+    const struct ledger_fork *fork;     /* FORK */
     struct conversation_key key;        /* DELETE */
     uint64_t serial;                    /* TOMBSTONE_REMOVE; result of DELETE */
     uint64_t now_ms;                    /* EXPIRE */
     size_t removed;                     /* result of EXPIRE */
-    struct ledger_appended appended;    /* result of APPEND */
+    struct ledger_appended appended;    /* result of APPEND and FORK */
 
     struct {
         struct buf turn;
@@ -37,6 +39,10 @@ struct ledger_apply {
 void ledger_apply_init(struct ledger_apply *apply, enum ledger_apply_kind kind);
 void ledger_apply_done(struct ledger_apply *apply);
 
+/* The lease that must be held for it; false if it needs none. */
+int ledger_apply_lease(const struct ledger_apply *apply, const struct conversation_key **key,
+                       uint64_t *generation);
+
 /* The bounds of a request that need no database: for the caller's thread. */
 MUST_USE enum err ledger_apply_validate(const struct ledger_append *request);
 
@@ -45,7 +51,8 @@ uint64_t ledger_apply_pages(uint64_t bytes);
 
 /*
  * ERR_OK: *pages is what writing will take at most, and ledger_apply_write may follow in this
- * transaction. PAGES_LEFT bounds appends only. May be called again in another transaction.
+ * transaction. PAGES_LEFT bounds appends and forks only. May be called again in another
+ * transaction.
  */
 MUST_USE enum err ledger_apply_check(struct ledger_apply *apply, struct ledger_db_txn *txn,
                                      uint64_t pages_left, uint64_t *pages);

@@ -50,8 +50,10 @@ static enum err fail(int result, const char *call) {
         break;
     case MDB_MAP_FULL:
     case MDB_TXN_FULL:
-    case MDB_READERS_FULL:
         code = ERR_FULL;
+        break;
+    case MDB_READERS_FULL:
+        code = ERR_BUSY;
         break;
     case ENOMEM:
         code = ERR_NOMEM;
@@ -82,9 +84,11 @@ static enum err open_env(struct ledger_db *db, const struct ledger_db_params *pa
     if (result != 0) {
         return fail(result, "mdb_env_create");
     }
-    uint64_t os_page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
-    db->map_bytes = params->map_bytes / os_page_bytes * os_page_bytes;
-    result = mdb_env_set_mapsize(db->env, (size_t)db->map_bytes);
+    if (!params->is_read_only) { /* else the size that the file says, which the writer has set */
+        uint64_t os_page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
+        db->map_bytes = params->map_bytes / os_page_bytes * os_page_bytes;
+        result = mdb_env_set_mapsize(db->env, (size_t)db->map_bytes);
+    }
     if (result == 0) {
         result = mdb_env_set_maxdbs(db->env, LEDGER_DB_TABLE_COUNT);
     }
@@ -117,6 +121,7 @@ static enum err enlarge_full_map(struct ledger_db *db, uint64_t reserve_pages) {
         return fail(result, "mdb_env_info");
     }
     db->page_bytes = stat.ms_psize;
+    db->map_bytes = db->is_read_only ? info.me_mapsize : db->map_bytes;
     uint64_t needed_bytes = (info.me_last_pgno + 1 + reserve_pages) * stat.ms_psize;
     if (!db->is_read_only && needed_bytes > info.me_mapsize) {
         result = mdb_env_set_mapsize(db->env, (size_t)needed_bytes);
@@ -179,6 +184,9 @@ static enum err allocate_to(struct ledger_db *db, uint64_t bytes) {
 }
 
 static enum err check_params(const struct ledger_db_params *params) {
+    if (params->is_read_only) {
+        return ERR_OK;
+    }
     if (params->map_bytes < (uint64_t)1 << 20 || params->map_bytes > (uint64_t)1 << 46 ||
         params->allocate_bytes > params->map_bytes) {
         return err_fail(ERR_INVALID, "ledger of %llu bytes, %llu allocated ahead; 1 MiB at least",

@@ -41,7 +41,8 @@ struct ledger_db_txn {
 
 struct ledger_db_params {
     const char *directory;
-    uint64_t map_bytes;      /* never grows past it, but for reserve_pages to delete with */
+    uint64_t map_bytes; /* never grows past it, but for reserve_pages to delete with; not read if
+                           read-only */
     uint64_t allocate_bytes; /* of the file, ahead; at most map_bytes */
     uint64_t reserve_pages;  /* that a map already full at open is enlarged by */
     int is_read_only;

@@ -105,7 +105,7 @@ enum err ledger_record_encode_tombstone(const struct ledger_record_tombstone *to
 enum err ledger_record_decode_tombstone(const uint8_t *bytes, size_t len, uint64_t serial,
                                         struct ledger_record_tombstone *out) {
     uint8_t key[8];
-    const uint8_t *payload;
+    const uint8_t *payload = NULL;
     TRY(open_exact(RECORD_FRAME_TOMBSTONE, bytes, len, serial_key(serial, key), TOMBSTONE_BYTES,
                    &payload));
     if (record_frame_load_u32(payload + 40) > 1 || record_frame_load_u32(payload + 44) != 0) {
@@ -136,7 +136,7 @@ enum err ledger_record_encode_idempotency(const struct ledger_record_idempotency
 enum err ledger_record_decode_idempotency(const uint8_t *bytes, size_t len,
                                           const struct conversation_key *hash,
                                           struct ledger_record_idempotency *out) {
-    const uint8_t *payload;
+    const uint8_t *payload = NULL;
     TRY(open_exact(RECORD_FRAME_IDEMPOTENCY, bytes, len, hash_key(hash), IDEMPOTENCY_BYTES,
                    &payload));
     if (record_frame_load_u32(payload + 52) != 0) {

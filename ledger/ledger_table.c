@@ -63,6 +63,14 @@ enum err ledger_table_mark_put(struct ledger_db_txn *txn, const struct ledger_re
                          record.len);
 }
 
+enum err ledger_table_serial_use(struct ledger_db_txn *txn, uint64_t serial) {
+    struct ledger_record_mark mark;
+    TRY(ledger_table_mark_get(txn, &mark));
+    assert(mark.next_serial == serial);
+    mark.next_serial++;
+    return ledger_table_mark_put(txn, &mark);
+}
+
 /* Conversations */
 
 enum err ledger_table_conversation_get(struct ledger_db_txn *txn,

@@ -21,6 +21,9 @@ MUST_USE enum err ledger_table_mark_get(struct ledger_db_txn *txn, struct ledger
 MUST_USE enum err ledger_table_mark_put(struct ledger_db_txn *txn,
                                         const struct ledger_record_mark *mark);
 
+/* Counts next_serial on from SERIAL, which it must be. */
+MUST_USE enum err ledger_table_serial_use(struct ledger_db_txn *txn, uint64_t serial);
+
 MUST_USE enum err ledger_table_conversation_get(struct ledger_db_txn *txn,
                                                 const struct conversation_key *key,
                                                 struct conversation_record *out);

@@ -210,8 +210,10 @@ static enum err attempt(struct ledger_writer *writer, struct job *first, size_t 
 
 static void finish(struct ledger_writer *writer, struct job *job) {
     const struct ledger_apply *apply = job->apply;
-    if (job->holds_lease) {
-        lease_commit_end(writer->leases, &apply->append->key, apply->append->generation);
+    const struct conversation_key *key;
+    uint64_t generation;
+    if (job->holds_lease && ledger_apply_lease(apply, &key, &generation)) {
+        lease_commit_end(writer->leases, key, generation);
     }
     if (job->code == ERR_OK && apply->kind == LEDGER_APPLY_DELETE) { /* I4 */
         lease_revoke(writer->leases, &apply->key);
@@ -230,9 +232,10 @@ static void finish(struct ledger_writer *writer, struct job *job) {
 
 static void run_group(struct ledger_writer *writer, struct job *jobs, size_t count) {
     for (struct job *job = jobs; job != NULL; job = job->next) { /* I4 */
-        if (job->apply->kind == LEDGER_APPLY_APPEND) {
-            enum err code = lease_commit_begin(writer->leases, &job->apply->append->key,
-                                               job->apply->append->generation);
+        const struct conversation_key *key;
+        uint64_t generation;
+        if (ledger_apply_lease(job->apply, &key, &generation)) {
+            enum err code = lease_commit_begin(writer->leases, key, generation);
             job->holds_lease = code == ERR_OK;
             if (code != ERR_OK) {
                 settle(job, code);

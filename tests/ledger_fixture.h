@@ -257,4 +257,43 @@ static inline void fixture_check(struct ledger_fixture *fixture, int name, uint3
     turn_record_conversation_done(&conversation);
 }
 
+/* Appends that the fixture's content does not fit: a turn of its own, under a lease of its own. */
+static inline enum err fixture_append_made(struct ledger_fixture *fixture,
+                                           struct fixture_turn *made,
+                                           struct ledger_appended *appended) {
+    struct conversation_key key = made->request.key;
+    TRY(lease_take(ledger_leases(fixture->ledger), &key, &made->request.generation));
+    enum err code = ledger_append(fixture->ledger, &made->request, appended);
+    lease_release(ledger_leases(fixture->ledger), &key, made->request.generation);
+    return code;
+}
+
+static inline uint64_t fixture_serial(struct ledger_fixture *fixture, int name) {
+    struct conversation_key key = fixture_key(fixture, name);
+    struct conversation_record conversation;
+    assert_int_equal(ledger_conversation_read(fixture->ledger, &key, &conversation), ERR_OK);
+    uint64_t serial = conversation.serial;
+    turn_record_conversation_done(&conversation);
+    return serial;
+}
+
+/* Waits until the turns of all tombstones are gone; gives up after some seconds. */
+static inline void fixture_wait_for_purge(struct ledger_fixture *fixture) {
+    for (int tries = 0; tries < 5000; tries++) {
+        struct ledger_record_tombstone tombstones[16];
+        size_t count;
+        size_t purged = 0;
+        assert_int_equal(ledger_tombstones_list(fixture->ledger, 0, 16, tombstones, &count),
+                         ERR_OK);
+        for (size_t i = 0; i < count; i++) {
+            purged += tombstones[i].turns_are_removed != 0;
+        }
+        if (purged == count) {
+            return;
+        }
+        usleep(1000);
+    }
+    fail_msg("turns of a deleted conversation were not removed");
+}
+
 #endif

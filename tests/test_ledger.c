@@ -2,47 +2,7 @@
 
 #include "base/now.h"
 
-#include <fcntl.h>
 #include <pthread.h>
-#include <sys/stat.h>
-
-/* Appends that the fixture's content does not fit: a turn of its own, under a lease of its own. */
-static enum err append_made(struct ledger_fixture *fixture, struct fixture_turn *made,
-                            struct ledger_appended *appended) {
-    struct conversation_key key = made->request.key;
-    TRY(lease_take(ledger_leases(fixture->ledger), &key, &made->request.generation));
-    enum err code = ledger_append(fixture->ledger, &made->request, appended);
-    lease_release(ledger_leases(fixture->ledger), &key, made->request.generation);
-    return code;
-}
-
-static uint64_t serial_of(struct ledger_fixture *fixture, int name) {
-    struct conversation_key key = fixture_key(fixture, name);
-    struct conversation_record conversation;
-    assert_int_equal(ledger_conversation_read(fixture->ledger, &key, &conversation), ERR_OK);
-    uint64_t serial = conversation.serial;
-    turn_record_conversation_done(&conversation);
-    return serial;
-}
-
-/* Waits until the turns of all tombstones are gone; gives up after some seconds. */
-static void wait_for_purge(struct ledger_fixture *fixture) {
-    for (int tries = 0; tries < 5000; tries++) {
-        struct ledger_record_tombstone tombstones[16];
-        size_t count;
-        size_t purged = 0;
-        assert_int_equal(ledger_tombstones_list(fixture->ledger, 0, 16, tombstones, &count),
-                         ERR_OK);
-        for (size_t i = 0; i < count; i++) {
-            purged += tombstones[i].turns_are_removed != 0;
-        }
-        if (purged == count) {
-            return;
-        }
-        usleep(1000);
-    }
-    fail_msg("turns of a deleted conversation were not removed");
-}
 
 static void test_ledger_keeps_turns_through_a_reopen(void **state) {
     (void)state;
@@ -89,7 +49,7 @@ static void test_ledger_reads_the_line_at_every_turn(void **state) {
         assert_int_equal(fixture_append(&fixture, 1, turn), ERR_OK);
     }
     struct conversation_key key = fixture_key(&fixture, 1);
-    uint64_t serial = serial_of(&fixture, 1);
+    uint64_t serial = fixture_serial(&fixture, 1);
     int32_t *all;
     int32_t *ids;
     size_t all_count;
@@ -167,21 +127,21 @@ static void test_ledger_refuses_requests_that_contradict_themselves(void **state
     assert_int_equal(fixture_append(&fixture, 1, 1), ERR_OK);
     fixture_turn_init(&made, &fixture, 1, 2, 0);
     made.prompt[3] = -1;
-    assert_int_equal(append_made(&fixture, &made, &appended), ERR_INVALID);
+    assert_int_equal(fixture_append_made(&fixture, &made, &appended), ERR_INVALID);
     fixture_turn_init(&made, &fixture, 1, 2, 0);
     made.turn.base_tokens++;
     made.turn.prompt_end_tokens++;
-    assert_int_equal(append_made(&fixture, &made, &appended), ERR_INVALID);
+    assert_int_equal(fixture_append_made(&fixture, &made, &appended), ERR_INVALID);
     fixture_turn_init(&made, &fixture, 1, 2, 0);
     made.turn.parent_turn = 0;
-    assert_int_equal(append_made(&fixture, &made, &appended), ERR_INVALID);
+    assert_int_equal(fixture_append_made(&fixture, &made, &appended), ERR_INVALID);
     fixture_turn_init(&made, &fixture, 1, 2, 0);
     made.turn.base_tokens -= 5; /* the parent ends behind it */
     made.turn.prompt_end_tokens -= 5;
-    assert_int_equal(append_made(&fixture, &made, &appended), ERR_INVALID);
+    assert_int_equal(fixture_append_made(&fixture, &made, &appended), ERR_INVALID);
     fixture_turn_init(&made, &fixture, 2, 1, 0);
     made.turn.base_tokens = 4;
-    assert_int_equal(append_made(&fixture, &made, &appended), ERR_INVALID);
+    assert_int_equal(fixture_append_made(&fixture, &made, &appended), ERR_INVALID);
     fixture_check(&fixture, 1, 1);
     assert_int_equal(fixture_turns(&fixture, 2), 0);
     fixture_done(&fixture);
@@ -199,7 +159,7 @@ static void test_ledger_replaces_the_line_from_a_base_on(void **state) {
         assert_int_equal(fixture_append(&fixture, 1, turn), ERR_OK);
     }
     struct conversation_key key = fixture_key(&fixture, 1);
-    uint64_t serial = serial_of(&fixture, 1);
+    uint64_t serial = fixture_serial(&fixture, 1);
     int32_t *before;
     int32_t *after;
     size_t before_count;
@@ -211,7 +171,7 @@ static void test_ledger_replaces_the_line_from_a_base_on(void **state) {
     made.turn.base_tokens = base;
     made.turn.prompt_end_tokens = base + 2;
     made.turn.parent_turn = 2;
-    assert_int_equal(append_made(&fixture, &made, &appended), ERR_OK);
+    assert_int_equal(fixture_append_made(&fixture, &made, &appended), ERR_OK);
     assert_int_equal(appended.turn, 4);
     assert_int_equal(ledger_ids_read(fixture.ledger, &key, serial, 4, &after, &after_count),
                      ERR_OK);
@@ -238,7 +198,7 @@ static void test_ledger_replaces_the_line_from_a_base_on(void **state) {
     made.turn.parent_turn = 0;
     made.request.dialect = (const uint8_t *)"other";
     made.request.dialect_bytes = 5;
-    assert_int_equal(append_made(&fixture, &made, &appended), ERR_OK);
+    assert_int_equal(fixture_append_made(&fixture, &made, &appended), ERR_OK);
     assert_int_equal(ledger_ids_read(fixture.ledger, &key, serial, 5, &after, &after_count),
                      ERR_OK);
     assert_int_equal(after_count, made.turn.prompt_count + 18);
@@ -270,7 +230,7 @@ static void test_ledger_remembers_idempotency_keys(void **state) {
         memcpy(made.turn.idempotency_hash, hash.bytes, sizeof hash.bytes);
         memset(made.turn.request_digest, 0xcd, sizeof made.turn.request_digest);
         made.request.idempotency_expires_ms = now_ms + 100000;
-        assert_int_equal(append_made(&fixture, &made, &appended),
+        assert_int_equal(fixture_append_made(&fixture, &made, &appended),
                          turn == 1 ? ERR_OK : ERR_CONFLICT);
     }
     fixture_reopen(&fixture);
@@ -294,17 +254,17 @@ static void test_ledger_remembers_idempotency_keys(void **state) {
 
     /* An entry that has expired is replaced, and one of a deleted conversation too. */
     made.request.idempotency_expires_ms = 1;
-    assert_int_equal(append_made(&fixture, &made, &appended), ERR_OK);
+    assert_int_equal(fixture_append_made(&fixture, &made, &appended), ERR_OK);
     fixture_turn_init(&made, &fixture, 1, 3, 0);
     memcpy(made.turn.idempotency_hash, hash.bytes, sizeof hash.bytes);
     made.request.idempotency_expires_ms = now_ms + 100000;
-    assert_int_equal(append_made(&fixture, &made, &appended), ERR_OK);
+    assert_int_equal(fixture_append_made(&fixture, &made, &appended), ERR_OK);
     assert_int_equal(ledger_delete(fixture.ledger, &made.request.key, NULL), ERR_OK);
     assert_int_equal(ledger_idempotency_find(fixture.ledger, &hash, now_ms, &entry), ERR_NOT_FOUND);
     fixture_turn_init(&made, &fixture, 2, 1, 0);
     memcpy(made.turn.idempotency_hash, hash.bytes, sizeof hash.bytes);
     made.request.idempotency_expires_ms = now_ms + 200000;
-    assert_int_equal(append_made(&fixture, &made, &appended), ERR_OK);
+    assert_int_equal(fixture_append_made(&fixture, &made, &appended), ERR_OK);
     assert_int_equal(ledger_idempotency_expire(fixture.ledger, now_ms + 100000, &removed), ERR_OK);
     assert_int_equal(removed, 0);
     assert_int_equal(ledger_idempotency_find(fixture.ledger, &hash, now_ms, &entry), ERR_OK);
@@ -324,7 +284,7 @@ static void test_ledger_deletes_at_once_and_for_good(void **state) {
         assert_int_equal(fixture_append(&fixture, 2, turn), ERR_OK);
     }
     struct conversation_key key = fixture_key(&fixture, 1);
-    uint64_t old_serial = serial_of(&fixture, 1);
+    uint64_t old_serial = fixture_serial(&fixture, 1);
     assert_int_equal(ledger_delete(fixture.ledger, &key, &serial), ERR_OK);
     assert_int_equal(serial, old_serial);
     struct turn_record turn;
@@ -340,9 +300,9 @@ static void test_ledger_deletes_at_once_and_for_good(void **state) {
 
     /* The name may be used again: another conversation, which the purge leaves alone. */
     assert_int_equal(fixture_append(&fixture, 1, 1), ERR_OK);
-    assert_int_not_equal(serial_of(&fixture, 1), old_serial);
+    assert_int_not_equal(fixture_serial(&fixture, 1), old_serial);
     assert_int_equal(ledger_turn_read(fixture.ledger, &key, old_serial, 1, &turn), ERR_NOT_FOUND);
-    wait_for_purge(&fixture);
+    fixture_wait_for_purge(&fixture);
     fixture_check(&fixture, 1, 1);
     fixture_check(&fixture, 2, 6);
     fixture_reopen(&fixture);
@@ -571,205 +531,78 @@ static void test_ledger_close_commits_what_waits(void **state) {
     fixture_done(&fixture);
 }
 
-static void test_ledger_full_refuses_turns_and_still_deletes(void **state) {
-    (void)state;
-    struct ledger_fixture fixture;
-    struct ledger_stats stats;
-    fixture_init(&fixture);
-    fixture.config.map_bytes = 1 << 20;
-    fixture.config.reserve_bytes = 1 << 20;
-    fixture_open(&fixture);
-    uint32_t turns = 0;
-    enum err code = ERR_OK;
-    while (turns < 1000 && (code = fixture_append(&fixture, 1, turns + 1)) == ERR_OK) {
-        turns++;
-    }
-    assert_int_equal(code, ERR_FULL);
-    assert_true(turns > 20);
-    assert_int_equal(ledger_room_take(fixture.ledger, 100000), ERR_FULL);
-    assert_int_equal(fixture_append(&fixture, 2, 1), ERR_FULL);
-    fixture_check(&fixture, 1, turns);
-    fixture_reopen(&fixture); /* a full ledger opens, reads and deletes */
-    fixture_check(&fixture, 1, turns);
-    uint32_t more = 0; /* the opening has made a page or two reusable */
-    while (more < 10 && (code = fixture_append(&fixture, 2, more + 1)) == ERR_OK) {
-        more++;
-    }
-    assert_int_equal(code, ERR_FULL);
-    struct conversation_key key = fixture_key(&fixture, 1);
-    uint64_t serial;
-    assert_int_equal(ledger_delete(fixture.ledger, &key, &serial), ERR_OK);
-    wait_for_purge(&fixture);
-    assert_int_equal(ledger_tombstone_remove(fixture.ledger, serial), ERR_OK);
-    /* All the room is there again, over and over, and the file has not grown. */
-    for (int round = 3; round < 6; round++) {
-        for (uint32_t turn = 1; turn <= turns / 2; turn++) {
-            assert_int_equal(fixture_append(&fixture, round, turn), ERR_OK);
-        }
-        fixture_check(&fixture, round, turns / 2);
-        key = fixture_key(&fixture, round);
-        assert_int_equal(ledger_delete(fixture.ledger, &key, NULL), ERR_OK);
-        wait_for_purge(&fixture);
-    }
-    assert_int_equal(ledger_stats_read(fixture.ledger, &stats), ERR_OK);
-    assert_true(stats.used_bytes <= 1 << 20);
-    char file[128];
-    struct stat status;
-    snprintf(file, sizeof file, "%s/data.mdb", fixture.directory);
-    assert_int_equal(stat(file, &status), 0);
-    assert_true(status.st_size <= 1 << 20);
-    assert_int_equal(status.st_mode & 0777, 0600);
-    assert_int_equal(stat(fixture.directory, &status), 0);
-    assert_int_equal(status.st_mode & 0777, 0700);
-    fixture_done(&fixture);
-}
-
-static void test_ledger_room_is_booked(void **state) {
-    (void)state;
-    struct ledger_fixture fixture;
-    struct ledger_stats stats;
-    fixture_init(&fixture);
-    fixture_open(&fixture);
-    assert_int_equal(ledger_stats_read(fixture.ledger, &stats), ERR_OK);
-    uint64_t share = stats.room_bytes / 2;
-    assert_int_equal(ledger_room_take(fixture.ledger, share), ERR_OK);
-    assert_int_equal(ledger_room_take(fixture.ledger, share), ERR_FULL);
-    ledger_room_release(fixture.ledger, share);
-    assert_int_equal(ledger_room_take(fixture.ledger, share), ERR_OK);
-    ledger_room_release(fixture.ledger, share);
-    fixture_done(&fixture);
-}
-
-static void test_ledger_holds_a_turn_of_many_parts(void **state) {
-    (void)state;
-    struct ledger_fixture fixture;
+static enum err fork_conversation(struct ledger_fixture *fixture, int from, uint32_t turn, int to,
+                                  uint64_t serial) {
     struct fixture_turn made;
     struct ledger_appended appended;
-    size_t bytes = 6 << 20;
-    uint8_t *text = malloc(bytes);
-    assert_non_null(text);
-    for (size_t i = 0; i < bytes; i++) {
-        text[i] = (uint8_t)(i * 2654435761u >> 13);
+    struct ledger_fork request = {
+        .source = fixture_key(fixture, from),
+        .source_serial = serial,
+        .source_turn = turn,
+        .key = fixture_key(fixture, to),
+        .flags = (uint32_t)to,
+    };
+    fixture_turn_init(&made, fixture, to, 1, 0);
+    request.identity = made.request.identity;
+    struct lease_table *leases = ledger_leases(fixture->ledger);
+    TRY(lease_take(leases, &request.key, &request.generation));
+    enum err code = ledger_fork(fixture->ledger, &request, &appended);
+    lease_release(leases, &request.key, request.generation);
+    if (code == ERR_OK) {
+        assert_int_equal(appended.turn, turn);
+        assert_int_equal(appended.end_tokens, fixture_length(from, turn));
     }
-    fixture_init(&fixture);
-    fixture_open(&fixture);
-    fixture_turn_init(&made, &fixture, 1, 1, 0);
-    made.turn.messages = text;
-    made.turn.messages_bytes = bytes;
-    assert_int_equal(append_made(&fixture, &made, &appended), ERR_OK);
-    fixture_reopen(&fixture);
-    struct turn_record turn;
-    assert_int_equal(ledger_turn_read(fixture.ledger, &made.request.key, appended.serial, 1, &turn),
-                     ERR_OK);
-    assert_int_equal(turn.messages_bytes, bytes);
-    assert_memory_equal(turn.messages, text, bytes);
-    turn_record_done(&turn);
-    fixture_turn_init(&made, &fixture, 1, 2, 0);
-    made.turn.messages = text;
-    made.turn.messages_bytes = bytes;
-    assert_int_equal(append_made(&fixture, &made, &appended), ERR_OK);
-    fixture_turn_init(&made, &fixture, 1, 3, 0);
-    made.turn.messages = text;
-    made.turn.messages_bytes = bytes;
-    assert_int_equal(append_made(&fixture, &made, &appended), ERR_FULL);
-    assert_int_equal(ledger_delete(fixture.ledger, &made.request.key, NULL), ERR_OK);
-    wait_for_purge(&fixture);
-    fixture_turn_init(&made, &fixture, 1, 1, 0);
-    made.turn.messages = text;
-    made.turn.messages_bytes = bytes;
-    assert_int_equal(append_made(&fixture, &made, &appended), ERR_OK);
-    free(text);
-    fixture_done(&fixture);
+    return code;
 }
 
-static void test_ledger_refuses_another_secret_and_format(void **state) {
+static void test_ledger_fork_copies_turns_and_goes_its_own_way(void **state) {
     (void)state;
     struct ledger_fixture fixture;
-    struct secret other = {{9}};
     fixture_init(&fixture);
     fixture_open(&fixture);
-    assert_int_equal(fixture_append(&fixture, 1, 1), ERR_OK);
-    ledger_close(fixture.ledger);
-    fixture.ledger = NULL;
-    fixture.config.secret = &other;
-    assert_int_equal(ledger_open(&fixture.config, &fixture.ledger), ERR_CONFLICT);
-    fixture.config.secret = NULL;
-    assert_int_equal(ledger_open(&fixture.config, &fixture.ledger), ERR_INVALID);
-    fixture.config.secret = &fixture.secret;
-
-    for (uint32_t format = 0; format <= 2; format += 2) {
-        struct buf mark CLEANUP(buf_done);
-        struct ledger_record_mark content = {.format = format};
-        buf_init(&mark, 4096);
-        assert_int_equal(ledger_record_encode_mark(&content, &mark), ERR_OK);
-        assert_int_equal(ledger_record_decode_mark(mark.data, mark.len, &content), ERR_UNSUPPORTED);
-        assert_non_null(strstr(err_message(), format == 2 ? "newer" : "older"));
+    for (uint32_t turn = 1; turn <= 5; turn++) {
+        assert_int_equal(fixture_append(&fixture, 1, turn), ERR_OK);
     }
-    fixture_open(&fixture);
-    fixture_check(&fixture, 1, 1);
-    fixture_done(&fixture);
-}
+    assert_int_equal(fixture_append(&fixture, 3, 1), ERR_OK);
+    uint64_t serial = fixture_serial(&fixture, 1);
+    assert_int_equal(fork_conversation(&fixture, 1, 3, 3, serial), ERR_CONFLICT);
+    assert_int_equal(fork_conversation(&fixture, 1, 6, 2, serial), ERR_NOT_FOUND);
+    assert_int_equal(fork_conversation(&fixture, 1, 0, 2, serial), ERR_NOT_FOUND);
+    assert_int_equal(fork_conversation(&fixture, 1, 3, 2, serial + 1), ERR_NOT_FOUND);
+    assert_int_equal(fork_conversation(&fixture, 1, 3, 2, serial), ERR_OK);
+    uint64_t fork_serial = fixture_serial(&fixture, 2);
+    assert_true(fork_serial > serial);
 
-static void test_ledger_read_only_reads_and_commits_nothing(void **state) {
-    (void)state;
-    struct ledger_fixture fixture;
-    struct fixture_turn made;
-    struct ledger_appended appended;
-    fixture_init(&fixture);
-    fixture.config.is_read_only = 1;
-    assert_int_equal(ledger_open(&fixture.config, &fixture.ledger), ERR_NOT_FOUND);
-    fixture.config.is_read_only = 0;
-    fixture_open(&fixture);
-    assert_int_equal(fixture_append(&fixture, 1, 1), ERR_OK);
-    fixture.config.is_read_only = 1;
-    fixture_reopen(&fixture);
-    fixture_check(&fixture, 1, 1);
-    fixture_turn_init(&made, &fixture, 1, 2, 0);
-    assert_int_equal(ledger_append(fixture.ledger, &made.request, &appended), ERR_UNSUPPORTED);
-    assert_int_equal(ledger_delete(fixture.ledger, &made.request.key, NULL), ERR_UNSUPPORTED);
-    struct ledger_stats stats;
-    int dead;
-    assert_int_equal(ledger_stats_read(fixture.ledger, &stats), ERR_OK);
-    assert_int_equal(stats.conversations, 1);
-    assert_int_equal(ledger_readers_check(fixture.ledger, &dead), ERR_OK);
-    assert_int_equal(dead, 0);
-    fixture_done(&fixture);
-}
-
-/* Swaps one byte of the file at a time where the turn lies: found by its own content. */
-static void test_ledger_notices_damage_in_the_file(void **state) {
-    (void)state;
-    struct ledger_fixture fixture;
-    char file[128];
-    fixture_init(&fixture);
-    fixture_open(&fixture);
-    assert_int_equal(fixture_append(&fixture, 1, 1), ERR_OK);
-    struct conversation_key key = fixture_key(&fixture, 1);
-    uint64_t serial = serial_of(&fixture, 1);
-    ledger_close(fixture.ledger);
-    fixture.ledger = NULL;
-    snprintf(file, sizeof file, "%s/data.mdb", fixture.directory);
-    FILE *stream = fopen(file, "r+b");
-    assert_non_null(stream);
-    static uint8_t bytes[1 << 20];
-    size_t size = fread(bytes, 1, sizeof bytes, stream);
-    size_t changed = 0;
-    for (size_t i = 0; i + 14 <= size; i++) {
-        if (memcmp(bytes + i, "answer 1 of 1", 14) == 0) {
-            assert_int_equal(fseek(stream, (long)i, SEEK_SET), 0);
-            assert_int_equal(fputc('A', stream), 'A');
-            changed++;
-        }
-    }
-    assert_int_equal(fclose(stream), 0);
-    assert_true(changed >= 1);
-    fixture_open(&fixture);
-    struct turn_record turn;
-    int32_t *ids;
+    /* The source goes, the fork stays and goes on. */
+    struct conversation_key source = fixture_key(&fixture, 1);
+    struct conversation_key key = fixture_key(&fixture, 2);
+    int32_t *before;
+    int32_t *after;
     size_t count;
-    assert_int_equal(ledger_turn_read(fixture.ledger, &key, serial, 1, &turn), ERR_CORRUPT);
-    assert_int_equal(ledger_ids_read(fixture.ledger, &key, serial, 1, &ids, &count), ERR_CORRUPT);
-    assert_int_equal(ledger_delete(fixture.ledger, &key, NULL), ERR_OK);
+    size_t fork_count;
+    assert_int_equal(ledger_ids_read(fixture.ledger, &source, serial, 3, &before, &count), ERR_OK);
+    assert_int_equal(ledger_delete(fixture.ledger, &source, NULL), ERR_OK);
+    fixture_wait_for_purge(&fixture);
+    fixture_reopen(&fixture);
+    assert_int_equal(ledger_ids_read(fixture.ledger, &key, fork_serial, 3, &after, &fork_count),
+                     ERR_OK);
+    assert_int_equal(fork_count, count);
+    assert_memory_equal(after, before, 4 * count);
+    free(before);
+    free(after);
+    struct buf dialect CLEANUP(buf_done);
+    buf_init(&dialect, 64);
+    assert_int_equal(ledger_dialect_read(fixture.ledger, &key, fork_serial, &dialect), ERR_OK);
+    assert_int_equal(dialect.len, strlen("{\"dialect\": 1}"));
+    struct fixture_turn made;
+    struct ledger_appended appended;
+    fixture_turn_init(&made, &fixture, 1, 4, 0);
+    made.request.key = key;
+    assert_int_equal(fixture_append_made(&fixture, &made, &appended), ERR_OK);
+    assert_int_equal(appended.turn, 4);
+    assert_int_equal(appended.end_tokens, fixture_length(1, 4));
+    assert_int_equal(fixture_append(&fixture, 4, 1), ERR_OK);
+    assert_true(fixture_serial(&fixture, 4) > fork_serial);
     fixture_done(&fixture);
 }
 
@@ -788,12 +621,7 @@ int main(void) {
         cmocka_unit_test(test_ledger_groups_commits_of_threads),
         cmocka_unit_test(test_ledger_group_is_one_commit_and_members_fail_alone),
         cmocka_unit_test(test_ledger_close_commits_what_waits),
-        cmocka_unit_test(test_ledger_full_refuses_turns_and_still_deletes),
-        cmocka_unit_test(test_ledger_room_is_booked),
-        cmocka_unit_test(test_ledger_holds_a_turn_of_many_parts),
-        cmocka_unit_test(test_ledger_refuses_another_secret_and_format),
-        cmocka_unit_test(test_ledger_read_only_reads_and_commits_nothing),
-        cmocka_unit_test(test_ledger_notices_damage_in_the_file),
+        cmocka_unit_test(test_ledger_fork_copies_turns_and_goes_its_own_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -134,7 +134,50 @@ static void test_ledger_faults_creation_is_whole_or_absent(void **state) {
     fixture_done(&fixture);
 }
 
-static void wait_for_purge(struct ledger_fixture *fixture, uint64_t serial) {
+static void test_ledger_faults_fork_is_whole_or_absent(void **state) {
+    (void)state;
+    skip_without_faults();
+    struct ledger_fixture fixture;
+    fixture_init(&fixture);
+    fixture_open(&fixture);
+    settle(&fixture);
+    for (uint32_t turn = 1; turn <= 2; turn++) {
+        assert_int_equal(fixture_append(&fixture, 1, turn), ERR_OK);
+    }
+    int nth = 1;
+    for (int has_fired = 1; has_fired && nth < CALLS_MAX; nth++) {
+        struct ledger_appended appended;
+        struct ledger_fork request = {
+            .source = fixture_key(&fixture, 1),
+            .source_serial = fixture_serial(&fixture, 1),
+            .source_turn = 2,
+            .key = fixture_key(&fixture, nth + 1),
+            .identity = {.id = "fork", .id_bytes = 4},
+        };
+        assert_int_equal(
+            lease_take(ledger_leases(fixture.ledger), &request.key, &request.generation), ERR_OK);
+        arm("fail:*:%d", nth);
+        enum err code = ledger_fork(fixture.ledger, &request, &appended);
+        has_fired = fault_fired() > 0;
+        reopen_unarmed(&fixture);
+        uint32_t found = fixture_turns(&fixture, nth + 1);
+        assert_true(found == 2 || (code != ERR_OK && found == 0));
+        int32_t *ids;
+        size_t count;
+        if (found == 2) {
+            assert_int_equal(ledger_ids_read(fixture.ledger, &request.key,
+                                             fixture_serial(&fixture, nth + 1), 2, &ids, &count),
+                             ERR_OK);
+            assert_int_equal(count, fixture_length(1, 2));
+            free(ids);
+        }
+    }
+    assert_true(nth > 20 && nth < CALLS_MAX);
+    fixture_check(&fixture, 1, 2);
+    fixture_done(&fixture);
+}
+
+static void remove_tombstone(struct ledger_fixture *fixture, uint64_t serial) {
     enum err code = ERR_BUSY;
     for (int tries = 0; tries < 5000 && code == ERR_BUSY; tries++) {
         code = ledger_tombstone_remove(fixture->ledger, serial);
@@ -178,7 +221,7 @@ static void test_ledger_faults_delete_is_whole_or_absent(void **state) {
         assert_int_equal(ledger_tombstones_list(fixture.ledger, 0, 1, &tombstone, &count), ERR_OK);
         assert_int_equal(count, 1);
         assert_memory_equal(tombstone.key.bytes, key.bytes, sizeof key.bytes);
-        wait_for_purge(&fixture, tombstone.serial);
+        remove_tombstone(&fixture, tombstone.serial);
     }
     assert_true(nth > 10 && nth < CALLS_MAX);
     fixture_done(&fixture);
@@ -434,7 +477,7 @@ static int crash_once(const char *rule) {
     if (other > 0) {
         fixture_check(&fixture, 2, 2);
     } else {
-        wait_for_purge(&fixture, tombstone.serial);
+        remove_tombstone(&fixture, tombstone.serial);
     }
     assert_int_equal(fixture_append(&fixture, 1, found + 1), ERR_OK);
     fixture_check(&fixture, 1, found + 1);
@@ -515,6 +558,7 @@ int main(void) {
         cmocka_unit_test(test_ledger_faults_refuses_malformed_rules),
         cmocka_unit_test(test_ledger_faults_append_is_whole_or_absent),
         cmocka_unit_test(test_ledger_faults_creation_is_whole_or_absent),
+        cmocka_unit_test(test_ledger_faults_fork_is_whole_or_absent),
         cmocka_unit_test(test_ledger_faults_delete_is_whole_or_absent),
         cmocka_unit_test(test_ledger_faults_open_leaves_the_ledger_usable),
         cmocka_unit_test(test_ledger_faults_secret_is_whole_or_absent),

@@ -1,7 +1,7 @@
 /*
- * The decoders of the ledger's records. The first byte picks the record kind and whether the rest is a
- * whole record or a payload that is put into a frame with a right checksum, so that the fuzzer gets
- * past the checksum. What decodes must encode to the same bytes.
+ * The decoders of the ledger's records. The first byte picks the record kind and whether the rest
+ * is a whole record or a payload that is put into a frame with a right checksum, so that the fuzzer
+ * gets past the checksum. What decodes must encode to the same bytes.
  */
 #include "ledger/ledger_record.h"
 #include "ledger/record_frame.h"
@@ -59,8 +59,9 @@ static void try_small(enum record_frame_kind kind, const struct buf *record,
         ledger_record_decode_mark(record->data, record->len, &mark) == ERR_OK) {
         expect_same(&again, ledger_record_encode_mark(&mark, &again), record);
     }
-    if (kind == RECORD_FRAME_DIALECT && turn_record_decode_dialect(record->data, record->len, SERIAL,
-                                                                   &text, &text_bytes) == ERR_OK) {
+    if (kind == RECORD_FRAME_DIALECT &&
+        turn_record_decode_dialect(record->data, record->len, SERIAL, &text, &text_bytes) ==
+            ERR_OK) {
         expect_same(&again, turn_record_encode_dialect(text, text_bytes, SERIAL, &again), record);
     }
     if (kind == RECORD_FRAME_TOMBSTONE &&
