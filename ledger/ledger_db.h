@@ -92,7 +92,7 @@ struct ledger_db_space {
     uint64_t ready_pages; /* of the free ones, those that the next write may use without readers */
 };
 
-/* Reads the free list; costs a page per 500 free pages. */
+/* Walks the free list: costs a page for each transaction whose freed pages are not reused yet. */
 MUST_USE enum err ledger_db_space(struct ledger_db *db, struct ledger_db_space *out);
 
 /*

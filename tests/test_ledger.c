@@ -66,6 +66,11 @@ static void test_ledger_reads_the_line_at_every_turn(void **state) {
     struct turn_record turn;
     assert_int_equal(ledger_turn_read(fixture.ledger, &key, serial, 0, &turn), ERR_NOT_FOUND);
     assert_int_equal(ledger_turn_read(fixture.ledger, &key, serial + 1, 1, &turn), ERR_NOT_FOUND);
+    /* Another's serial under one's own key shows nothing of the other. */
+    assert_int_equal(fixture_append(&fixture, 2, 1), ERR_OK);
+    uint64_t other = fixture_serial(&fixture, 2);
+    assert_int_equal(ledger_turn_read(fixture.ledger, &key, other, 1, &turn), ERR_NOT_FOUND);
+    assert_int_equal(ledger_ids_read(fixture.ledger, &key, other, 1, &ids, &count), ERR_NOT_FOUND);
     struct conversation_key foreign = fixture_key(&fixture, 9);
     assert_int_equal(ledger_turn_read(fixture.ledger, &foreign, serial, 1, &turn), ERR_NOT_FOUND);
     fixture_done(&fixture);
@@ -190,16 +195,30 @@ static void test_ledger_replaces_the_line_from_a_base_on(void **state) {
     assert_int_equal(after_count, before_count);
     assert_memory_equal(after, before, 4 * before_count);
     free(after);
+
+    /* Further back than the last turn but one began. */
+    base = fixture_length(1, 1) + 5;
+    fixture_turn_init(&made, &fixture, 1, 5, 0);
+    made.turn.base_tokens = base;
+    made.turn.prompt_end_tokens = 0;
+    made.turn.parent_turn = 1;
+    assert_int_equal(fixture_append_made(&fixture, &made, &appended), ERR_OK);
+    assert_int_equal(ledger_ids_read(fixture.ledger, &key, serial, 5, &after, &after_count),
+                     ERR_OK);
+    assert_int_equal(after_count, base + made.turn.prompt_count + 18);
+    assert_memory_equal(after, before, 4 * base);
+    assert_memory_equal(after + base, made.prompt, 4 * made.turn.prompt_count);
+    free(after);
     free(before);
 
-    fixture_turn_init(&made, &fixture, 1, 5, 0);
+    fixture_turn_init(&made, &fixture, 1, 6, 0);
     made.turn.base_tokens = 0;
     made.turn.prompt_end_tokens = 0;
     made.turn.parent_turn = 0;
     made.request.dialect = (const uint8_t *)"other";
     made.request.dialect_bytes = 5;
     assert_int_equal(fixture_append_made(&fixture, &made, &appended), ERR_OK);
-    assert_int_equal(ledger_ids_read(fixture.ledger, &key, serial, 5, &after, &after_count),
+    assert_int_equal(ledger_ids_read(fixture.ledger, &key, serial, 6, &after, &after_count),
                      ERR_OK);
     assert_int_equal(after_count, made.turn.prompt_count + 18);
     assert_memory_equal(after, made.prompt, 4 * made.turn.prompt_count);

@@ -165,6 +165,51 @@ static void test_ledger_open_that_lost_its_mark_is_refused(void **state) {
     fixture_done(&fixture);
 }
 
+/* Puts a record of the same turn with other ids in the place of turn 1: well-formed, and wrong. */
+static enum err replace_turn(void *context, struct ledger_db_txn *txn) {
+    const struct turn_record_place *place = context;
+    struct turn_record turn CLEANUP(turn_record_done) = {.storage = NULL};
+    struct buf record CLEANUP(buf_done);
+    buf_init(&record, TURN_RECORD_BYTES_MAX);
+    TRY(ledger_table_turn_get(txn, *place, &turn));
+    int32_t ids[64];
+    memcpy(ids, turn.prompt_ids, 4 * turn.prompt_count);
+    ids[1]++;
+    turn.prompt_ids = ids;
+    TRY(turn_record_encode(&turn, place->serial, &record));
+    TRY(ledger_table_parts_remove(txn, *place));
+    return ledger_table_parts_put(txn, *place, &record);
+}
+
+static void test_ledger_open_line_must_have_its_digest(void **state) {
+    (void)state;
+    struct ledger_fixture fixture;
+    struct ledger_db *db;
+    fixture_init(&fixture);
+    fixture_open(&fixture);
+    for (uint32_t turn = 1; turn <= 3; turn++) {
+        assert_int_equal(fixture_append(&fixture, 1, turn), ERR_OK);
+    }
+    struct conversation_key key = fixture_key(&fixture, 1);
+    struct turn_record_place place = {fixture_serial(&fixture, 1), 1};
+    ledger_close(fixture.ledger);
+    fixture.ledger = NULL;
+    struct ledger_db_params params = {.directory = fixture.directory,
+                                      .map_bytes = FIXTURE_MAP_BYTES,
+                                      .first = replace_turn,
+                                      .context = &place};
+    assert_int_equal(ledger_db_open(&params, &db), ERR_OK);
+    ledger_db_close(db);
+    fixture_open(&fixture);
+    int32_t *ids;
+    size_t count;
+    for (uint32_t turn = 1; turn <= 3; turn++) {
+        assert_int_equal(ledger_ids_read(fixture.ledger, &key, place.serial, turn, &ids, &count),
+                         ERR_CORRUPT);
+    }
+    fixture_done(&fixture);
+}
+
 static enum err check_nothing(void *context, struct ledger_db_txn *txn) {
     (void)context;
     (void)txn;
@@ -225,6 +270,7 @@ int main(void) {
         cmocka_unit_test(test_ledger_open_notices_damage_in_the_file),
         cmocka_unit_test(test_ledger_open_of_a_newer_format_is_left_alone),
         cmocka_unit_test(test_ledger_open_that_lost_its_mark_is_refused),
+        cmocka_unit_test(test_ledger_open_line_must_have_its_digest),
         cmocka_unit_test(test_ledger_open_clears_dead_readers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

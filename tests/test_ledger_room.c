@@ -115,21 +115,31 @@ static void test_ledger_room_holds_a_turn_of_many_parts(void **state) {
 static void test_ledger_room_smaller_cap_keeps_what_is_there(void **state) {
     (void)state;
     struct ledger_fixture fixture;
+    struct fixture_turn made;
+    struct ledger_appended appended;
+    size_t bytes =
+        3 << 20; /* takes every page that was free, so that none is left to delete with */
+    uint8_t *text = calloc(1, bytes);
+    assert_non_null(text);
     fixture_init(&fixture);
     fixture_open(&fixture);
-    for (uint32_t turn = 1; turn <= 600; turn++) {
+    for (uint32_t turn = 1; turn <= 30; turn++) {
         assert_int_equal(fixture_append(&fixture, 1, turn), ERR_OK);
     }
+    fixture_turn_init(&made, &fixture, 2, 1, 0);
+    made.turn.messages = text;
+    made.turn.messages_bytes = bytes;
+    assert_int_equal(fixture_append_made(&fixture, &made, &appended), ERR_OK);
+    free(text);
     fixture.config.map_bytes = 1 << 20; /* less than lies there */
     fixture_reopen(&fixture);
-    fixture_check(&fixture, 1, 600);
-    assert_int_equal(fixture_append(&fixture, 1, 601), ERR_FULL);
+    fixture_check(&fixture, 1, 30);
+    assert_int_equal(fixture_append(&fixture, 1, 31), ERR_FULL);
     assert_int_equal(ledger_room_take(fixture.ledger, 1), ERR_FULL);
-    struct conversation_key key = fixture_key(&fixture, 1);
-    assert_int_equal(ledger_delete(fixture.ledger, &key, NULL), ERR_OK);
+    assert_int_equal(ledger_delete(fixture.ledger, &made.request.key, NULL), ERR_OK);
     fixture_wait_for_purge(&fixture);
-    assert_int_equal(fixture_append(&fixture, 1, 1), ERR_OK); /* into pages that were freed */
-    fixture_check(&fixture, 1, 1);
+    assert_int_equal(fixture_append(&fixture, 1, 31), ERR_OK); /* into pages that were freed */
+    fixture_check(&fixture, 1, 31);
     fixture_done(&fixture);
 }
 
