@@ -239,8 +239,4 @@ static inline uint32_t simd_largest_magnitude_bits(const float from[32]) {
     return (uint32_t)_mm_cvtsi128_si32(_mm_max_epi32(p2, _mm_shuffle_epi32(p2, 1)));
 }
 
-static inline void simd_prefetch(const void *at) {
-    _mm_prefetch((const char *)at, _MM_HINT_T0);
-}
-
 #endif

@@ -216,8 +216,4 @@ static inline uint32_t simd_largest_magnitude_bits(const float from[32]) {
     return largest;
 }
 
-static inline void simd_prefetch(const void *at) {
-    __builtin_prefetch(at);
-}
-
 #endif
