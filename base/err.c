@@ -8,17 +8,16 @@ enum { MESSAGE_BYTES = 512 };
 
 static _Thread_local char message[MESSAGE_BYTES];
 
-enum err err_fail(enum err code, const char *format, ...) {
+void err_record(const char *format, ...) {
     va_list arguments;
     char text[MESSAGE_BYTES]; /* apart from `message`, which may be an argument */
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     memcpy(message, text, sizeof message);
-    return code;
 }
 
-enum err err_context(enum err code, const char *format, ...) {
+void err_record_context(const char *format, ...) {
     va_list arguments;
     char text[MESSAGE_BYTES];
     va_start(arguments, format);
@@ -30,7 +29,6 @@ enum err err_context(enum err code, const char *format, ...) {
         snprintf(text + used, sizeof text - used, ": %.*s", room, message);
     }
     memcpy(message, text, sizeof message);
-    return code;
 }
 
 const char *err_message(void) {

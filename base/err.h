@@ -28,11 +28,26 @@ enum err {
     ERR_CLOSED,      /* the other side has shut down */
 };
 
-/* Keeps a printf-style message for this thread and returns CODE. */
-enum err err_fail(enum err code, const char *format, ...) PRINTF_LIKE(2, 3);
+/*
+ * err_fail(code, format, ...) keeps a printf-style message for this thread and gives CODE;
+ * err_context(code, format, ...) puts its text and ": " in front of the message there is.
+ * Macros, so that the compiler sees that a failure with a constant code is one.
+ */
+#define err_fail(code, ...)                                                                        \
+    __extension__({                                                                                \
+        enum err err_code_ = (code);                                                               \
+        err_record(__VA_ARGS__);                                                                   \
+        err_code_;                                                                                 \
+    })
+#define err_context(code, ...)                                                                     \
+    __extension__({                                                                                \
+        enum err err_code_ = (code);                                                               \
+        err_record_context(__VA_ARGS__);                                                           \
+        err_code_;                                                                                 \
+    })
 
-/* Puts a printf-style context and ": " in front of this thread's message; returns CODE. */
-enum err err_context(enum err code, const char *format, ...) PRINTF_LIKE(2, 3);
+void err_record(const char *format, ...) PRINTF_LIKE(1, 2);
+void err_record_context(const char *format, ...) PRINTF_LIKE(1, 2);
 
 /* This thread's last message, never NULL; valid until the next err_fail or err_clear. */
 const char *err_message(void);

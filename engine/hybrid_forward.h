@@ -12,7 +12,7 @@
 #define TERN_ENGINE_HYBRID_FORWARD_H
 
 #include "engine/model.h"
-#include "engine/sequence.h"
+#include "store/sequence.h"
 
 struct hybrid_forward;
 

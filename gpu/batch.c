@@ -3,6 +3,8 @@
  *     batch as it was.
  * I2. layout's pointers, and those of its sequences, point into `storage` alone.
  */
+#include "gpu/batch.h"
+
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,7 +58,7 @@ enum err batch_create(struct device *device, const struct batch_limits *limits,
                         limits->marks_max);
     }
     struct batch_storage storage = {0};
-    struct batch *batch;
+    struct batch *batch = NULL;
     enum err err = storage_init(&storage, limits);
     if (err == ERR_OK) {
         err = device->ops->batch_create(device, limits, &batch);
@@ -251,7 +253,7 @@ enum err batch_set(struct batch *batch, struct device_stream *stream,
     if (batch->device != stream->device) {
         return err_fail(ERR_INVALID, "a batch and a stream of two devices");
     }
-    struct totals totals;
+    struct totals totals = {0};
     TRY(check_layout(batch, layout, &totals));
     copy_layout(batch, layout, totals.rows);
     return batch->device->ops->batch_upload(batch, stream);

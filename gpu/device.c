@@ -1,3 +1,5 @@
+#include "gpu/device.h"
+
 #include <string.h>
 
 #include "gpu/backend.h"

@@ -1,3 +1,5 @@
+#include "gpu/op.h"
+
 #include "gpu/backend.h"
 
 /* What every op comes down to. A command without rows is nothing, whatever else it says. */

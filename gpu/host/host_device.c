@@ -1,5 +1,6 @@
 #include "gpu/host/host_device.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,7 +47,7 @@ static enum err replace_scratch(struct host_device *device, size_t bytes) {
         return ERR_OK;
     }
     TRY(host_device_reserve(device, bytes, "scratch of an op"));
-    void *memory;
+    void *memory = NULL;
     enum err err = host_pages_map(bytes, &memory);
     if (err != ERR_OK) {
         host_device_unreserve(device, bytes);
@@ -71,15 +72,21 @@ enum err host_device_grow_scratch(struct host_device *device, size_t bytes) {
 
 /* --- failure ------------------------------------------------------------------------- */
 
-void host_device_fail(struct host_device *device) {
-    atomic_store(&device->is_failed, 1);
+void host_device_fail(struct host_device *device, const char *reason) {
+    int none = 0;
+    if (atomic_compare_exchange_strong(&device->failure, &none, 1)) {
+        snprintf(device->failure_reason, sizeof device->failure_reason, "%s", reason);
+        atomic_store(&device->failure, 2);
+    }
 }
 
 enum err host_device_check(const struct host_device *device) {
-    if (atomic_load(&device->is_failed)) {
-        return err_fail(ERR_DEVICE, "the host device has failed; it runs nothing more");
+    int failure = atomic_load(&device->failure);
+    if (failure == 0) {
+        return ERR_OK;
     }
-    return ERR_OK;
+    return err_fail(ERR_DEVICE, "the host device has failed and runs nothing more: %s",
+                    failure == 2 ? device->failure_reason : "for a reason not yet written down");
 }
 
 void host_device_plan_failure(struct device *base, int64_t items) {
@@ -89,9 +96,9 @@ void host_device_plan_failure(struct device *base, int64_t items) {
 int host_device_admit_item(struct host_device *device) {
     if (atomic_load_explicit(&device->items_until_failure, memory_order_relaxed) >= 0 &&
         atomic_fetch_sub(&device->items_until_failure, 1) == 0) {
-        host_device_fail(device);
+        host_device_fail(device, "a planned failure");
     }
-    return !atomic_load(&device->is_failed);
+    return atomic_load(&device->failure) == 0;
 }
 
 /* --- opening ------------------------------------------------------------------------- */
@@ -135,7 +142,7 @@ static void device_close_host(struct device *base) {
 }
 
 static enum err device_open_host(const struct device_config *config, struct device **out) {
-    const struct kernel_set *kernels;
+    const struct kernel_set *kernels = NULL;
     TRY(choose_kernels(config->isa == NULL ? "auto" : config->isa, &kernels));
     int threads = config->threads == 0 ? host_thread_processors() : config->threads;
     struct host_device *device = calloc(1, sizeof *device);
@@ -190,7 +197,7 @@ static enum err weight_create(struct device *base, const struct device_weight_pa
     struct host_device *device = host_device_of(base);
     size_t packed = host_weight_packed_bytes(params->type, params->rows, params->columns);
     TRY(host_device_reserve(device, packed, "weight"));
-    struct host_weight *weight;
+    struct host_weight *weight = NULL;
     pthread_mutex_lock(&device->pool_lock);
     enum err err = host_weight_create(device->arena, device->pool, params, &weight);
     pthread_mutex_unlock(&device->pool_lock);

@@ -32,7 +32,8 @@ struct host_device {
     _Atomic size_t memory_used_bytes;
     _Atomic int object_count; /* buffers, weights, streams, events and batches that live */
 
-    _Atomic int is_failed;
+    _Atomic int failure; /* 0: none, 1: being written down, 2: failure_reason holds it */
+    char failure_reason[160];
     _Atomic int64_t items_until_failure; /* negative: none is planned */
 };
 
@@ -47,9 +48,9 @@ MUST_USE enum err host_device_grow_scratch(struct host_device *device, size_t by
 
 /*
  * A failed device runs nothing more: pending items pass without effect, enqueues and waits are
- * ERR_DEVICE. It stays so until it is closed.
+ * ERR_DEVICE with the first failure's REASON. It stays so until it is closed.
  */
-void host_device_fail(struct host_device *device);
+void host_device_fail(struct host_device *device, const char *reason);
 MUST_USE enum err host_device_check(const struct host_device *device);
 
 /* Fails the device in place of the item that comes after ITEMS more have run, on any stream; a

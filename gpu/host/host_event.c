@@ -58,7 +58,7 @@ void host_event_destroy(struct device_event *base) {
 enum err host_event_record(struct device_event *base, struct device_stream *stream) {
     struct host_event *event = event_of(base);
     TRY(host_device_check(host_device_of(base->device)));
-    uint64_t count;
+    uint64_t count = 0;
     struct timeline *timeline = timeline_acquire(host_stream_timeline(stream, &count));
     pthread_mutex_lock(&event->lock);
     struct timeline *before = event->timeline;
@@ -72,14 +72,14 @@ enum err host_event_record(struct device_event *base, struct device_stream *stre
 enum err host_event_stream_wait(struct device_stream *stream, struct device_event *base) {
     struct host_event *event = event_of(base);
     TRY(host_device_check(host_device_of(base->device)));
-    uint64_t count;
+    uint64_t count = 0;
     struct timeline *timeline = acquire_pending(event, &count);
     return timeline == NULL ? ERR_OK : host_stream_wait_timeline(stream, timeline, count);
 }
 
 enum err host_event_wait(struct device_event *base) {
     struct host_event *event = event_of(base);
-    uint64_t count;
+    uint64_t count = 0;
     struct timeline *timeline = acquire_pending(event, &count);
     if (timeline != NULL) {
         timeline_wait(timeline, count);
@@ -90,7 +90,7 @@ enum err host_event_wait(struct device_event *base) {
 
 int host_event_fired(const struct device_event *base) {
     struct host_event *event = event_of(base);
-    uint64_t count;
+    uint64_t count = 0;
     struct timeline *timeline = acquire_pending(event, &count);
     timeline_release(timeline);
     return timeline == NULL;

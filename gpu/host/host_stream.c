@@ -105,7 +105,7 @@ static void run_command(struct host_device *device, const struct item *item) {
         }
         pthread_mutex_unlock(&device->pool_lock);
         if (result != ERR_OK) {
-            host_device_fail(device);
+            host_device_fail(device, err_message());
         }
     }
     host_poison_close(device->poison, hold);

@@ -2,7 +2,7 @@
  * I1: blocks [0, block_count) are referenced by the sequence, and cover at least `length` tokens.
  * I2: every block at or behind index length / block_size has this sequence as its only holder.
  */
-#include "engine/sequence.h"
+#include "store/sequence.h"
 
 #include <stdlib.h>
 #include <string.h>

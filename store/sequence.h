@@ -11,8 +11,8 @@
  * The copies that attaching and committing enqueue run on the caller's compute
  * stream, so that they are ordered with the steps before and after. One thread.
  */
-#ifndef TERN_ENGINE_SEQUENCE_H
-#define TERN_ENGINE_SEQUENCE_H
+#ifndef TERN_STORE_SEQUENCE_H
+#define TERN_STORE_SEQUENCE_H
 
 #include "store/pool.h"
 
