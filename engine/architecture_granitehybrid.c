@@ -162,7 +162,7 @@ static float default_attention_scale(const struct model_shape *shape) {
     return 1.0f;
 }
 
-enum err architecture_read_granitehybrid(const struct gguf *file, struct model_shape *shape) {
+enum err model_shape_read_granitehybrid(const struct gguf *file, struct model_shape *shape) {
     int blocks = 0, draft_blocks = 0;
     TRY(model_shape_get_size(file, architecture, "block_count", 1, MODEL_LAYERS_MAX, &blocks));
     TRY(model_shape_get_size_or(file, architecture, "nextn_predict_layers", 0, blocks - 1, 0,

@@ -49,6 +49,7 @@ struct engine_outcome {
     int generated_count;
     struct store_head *turn_end;   /* covers all but the last sampled token; the callee owns it */
     struct store_head *prompt_end; /* at the length that prompt_end asked for */
+    int attached_length;           /* 0 when the head was evicted while the request waited */
     int tokens_run;                /* counted where steps are built */
     double prefill_ms;
     double decode_ms;
@@ -70,8 +71,8 @@ struct engine_params {
     const int32_t *tokens; /* the whole context: history, pending tokens, suffix; copied */
     int count;
     struct store_head *attach; /* pinned, of fewer than `count` tokens, or NULL; taken over */
-    int prompt_end;           /* keep a head of this length, above the attached one; 0: none */
-    int keeps_turn_end;       /* keep a head at the end */
+    int prompt_end;            /* keep a head of this length, above the attached one; 0: none */
+    int keeps_turn_end;        /* keep a head at the end */
     int max_tokens;
     int ignores_end;
     int wants_logits_digest;

@@ -39,6 +39,11 @@ struct gguf_string {
     size_t len;
 };
 
+struct gguf_key {
+    struct gguf_string name;
+    enum gguf_type type;
+};
+
 struct gguf_array {
     enum gguf_type type; /* of the elements; arrays of arrays are refused */
     uint64_t count;
@@ -77,6 +82,9 @@ MUST_USE enum err gguf_open(const char *path, struct gguf **out);
 MUST_USE enum err gguf_parse(const void *data, size_t bytes, struct gguf **out);
 void gguf_close(struct gguf *file);
 
+/* Keys in the order of the file; INDEX is below the count. */
+size_t gguf_key_count(const struct gguf *file);
+struct gguf_key gguf_key_at(const struct gguf *file, size_t index);
 int gguf_has(const struct gguf *file, const char *key);
 
 /*

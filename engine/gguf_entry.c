@@ -158,12 +158,25 @@ int gguf_has(const struct gguf *file, const char *key) {
     return gguf_file_find_entry(file, key) != NULL;
 }
 
+size_t gguf_key_count(const struct gguf *file) {
+    return file->entry_index.count;
+}
+
+struct gguf_key gguf_key_at(const struct gguf *file, size_t index) {
+    assert(index < file->entry_index.count);
+    const struct gguf_file_entry *entry = &file->entries[index];
+    return (struct gguf_key){entry->name, (enum gguf_type)entry->type};
+}
+
 /* ---- values ---- */
 
 enum integer_result { INTEGER_READ, INTEGER_OTHER_TYPE, INTEGER_TOO_LARGE };
 
 static enum integer_result load_integer(enum gguf_type type, const uint8_t *at, int64_t *out) {
     uint64_t bits = 0;
+    if (gguf_file_type_bytes(type) == 0) {
+        return INTEGER_OTHER_TYPE; /* AT may be NULL */
+    }
     memcpy(&bits, at, gguf_file_type_bytes(type));
     switch (type) {
     case GGUF_TYPE_U8:

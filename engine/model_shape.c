@@ -13,7 +13,7 @@ struct reader {
 };
 
 static const struct reader readers[] = {
-    {"granitehybrid", architecture_read_granitehybrid},
+    {"granitehybrid", model_shape_read_granitehybrid},
 };
 
 static void full_key(char out[KEY_BYTES], const char *architecture, const char *key) {

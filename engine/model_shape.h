@@ -114,7 +114,7 @@ const struct gguf_tensor *model_shape_find_tensor(const struct gguf *file, int l
                                                   const char *suffix);
 
 /* One per architecture: fills everything but architecture, name and vocabulary. */
-MUST_USE enum err architecture_read_granitehybrid(const struct gguf *file,
-                                                  struct model_shape *shape);
+MUST_USE enum err model_shape_read_granitehybrid(const struct gguf *file,
+                                                 struct model_shape *shape);
 
 #endif

@@ -3,7 +3,7 @@
  * min-p, after logit bias and repetition, presence and frequency penalties.
  * Reproducible: the same logits, history, params and seed give the same token on
  * every machine. The generator is PCG-XSH-RR 64/32 (O'Neill 2014); exponentials
- * are those of base/elementary.h. One sampler per request; not thread-safe.
+ * are those of base/elementary_vector.h. One sampler per request; not thread-safe.
  */
 #ifndef TERN_ENGINE_SAMPLER_H
 #define TERN_ENGINE_SAMPLER_H

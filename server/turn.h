@@ -32,9 +32,9 @@ struct turn_message {
 enum { TURN_STOPS_MAX = 16 };
 
 struct turn_request {
-    const char *tenant;          /* "" without authentication */
-    const char *cache_salt;      /* "" when the request names none */
-    const char *conversation_id; /* NULL: no conversation, nothing is kept */
+    const char *tenant;                  /* "" without authentication */
+    const char *cache_salt;              /* "" when the request names none */
+    const char *conversation_id;         /* NULL: no conversation, nothing is kept */
     const struct turn_message *messages; /* with an id: the suffix */
     size_t message_count;
     int64_t expected_turn; /* the committed turn that the client knows; -1: not said */
@@ -71,7 +71,7 @@ struct turn_result {
     double promote_ms;
     double prefill_ms;
     double decode_ms;
-    int is_durable;     /* state, not ledger: the ledger always is */
+    int is_durable; /* state, not ledger: the ledger always is */
     int is_rebuilt;
     const char *reason; /* of a miss or a rebuild, or NULL */
     int has_logits_digest;
@@ -79,13 +79,13 @@ struct turn_result {
 };
 
 struct turn_failure {
-    int http_status;     /* 400, 404, 409, 429, 500, 503, 507 */
-    const char *type;    /* OpenAI's: "invalid_request_error", "server_error", ... */
-    const char *code;    /* "conversation_busy", ...; NULL: none */
-    const char *param;   /* the request field at fault; NULL: none */
+    int http_status;   /* 400, 404, 409, 429, 500, 503, 507 */
+    const char *type;  /* OpenAI's: "invalid_request_error", "server_error", ... */
+    const char *code;  /* "conversation_busy", ...; NULL: none */
+    const char *param; /* the request field at fault; NULL: none */
     const char *message;
-    int retry_after_ms;  /* > 0: Retry-After and retry-after-ms */
-    int never_retry;     /* x-should-retry: false */
+    int retry_after_ms;     /* > 0: Retry-After and retry-after-ms */
+    int never_retry;        /* x-should-retry: false */
     int64_t committed_turn; /* >= 0 with turn_conflict, and where a client can use it */
     int64_t rebuild_tokens; /* >= 0 with conversation_state_missing */
 };

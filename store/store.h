@@ -2,7 +2,8 @@
  * The store: committed heads in three tiers (device memory, host memory, disk),
  * found by exact key, spilled in the background, promoted on lookup, evicted by
  * budget. Keeps bytes; what they mean is the engine's business, and which
- * conversation a key stands for the ledger's.
+ * conversation a key stands for the ledger's: a key names one conversation from
+ * its creation to its deletion, and is never used for another one.
  *
  * A head is made by the engine at the end of a request (store_head_create), still
  * unknown to anybody; published under a key once its turn is in the ledger; found
@@ -18,6 +19,7 @@
 
 #include "store/pool.h"
 #include "store/sequence.h"
+#include "store/tier.h"
 
 struct store;
 struct store_head;
@@ -28,9 +30,6 @@ enum store_kind {
     STORE_KIND_TURN_END,   /* after an answer */
     STORE_KIND_PROMPT_END, /* before the generation prompt of a turn */
 };
-
-enum store_tier { STORE_TIER_NONE, STORE_TIER_DEVICE, STORE_TIER_HOST, STORE_TIER_DISK };
-const char *store_tier_name(enum store_tier tier); /* "none", "device", "host", "disk" */
 
 struct store_config {
     struct pool *pool;                        /* outlives the store */
@@ -59,7 +58,7 @@ struct store_head_params {
     struct sequence *sequence;
     struct device_stream *stream; /* that the sequence's steps ran on */
     int length;
-    int32_t state_slot;        /* see sequence_commit */
+    int32_t state_slot; /* see sequence_commit */
     enum store_kind kind;
     struct store_head *parent; /* what the sequence was attached from, or NULL; borrowed */
 };
@@ -73,13 +72,13 @@ void store_head_release(struct store_head *head);
 
 struct store_publish {
     uint8_t key[STORE_KEY_BYTES];
-    uint64_t serial; /* of the conversation: another one of the same key is another conversation */
     uint64_t turn;
     uint8_t chain_digest[STORE_DIGEST_BYTES]; /* of the first `length` token ids */
     /* Told once when the spill has committed (ERR_OK) or never will (the reason). May be NULL.
      * On a thread of the store; must not block. */
     void (*spilled)(void *context, enum err code);
     void *context;
+    int must_spill; /* somebody waits for it: spilled now whatever the policy, never superseded */
 };
 
 /* Makes HEAD findable, takes it over, and queues its spill. Publishing what is already there is
@@ -102,32 +101,35 @@ struct store_candidate {
 
 struct store_want {
     uint8_t key[STORE_KEY_BYTES];
-    uint64_t serial;
     const struct store_candidate *candidates; /* best first */
     size_t candidate_count;
 };
 
 struct store_found {
-    struct store_head *head; /* pinned, in device or host memory; NULL: a miss */
+    struct store_head *head; /* pinned: evicted last; NULL: a miss */
     size_t candidate;        /* which */
-    enum store_tier tier;    /* where it was found */
+    enum tier tier;          /* where it was found */
     uint64_t bytes_read;     /* coded bytes from disk */
     double promote_ms;
-    const char *reason;      /* why no better candidate was taken; NULL: the first was. Static */
+    const char *reason; /* why no better candidate was taken; NULL: the first was. Static */
 };
 
 /* Never fails: what cannot be read or checked is a miss with its reason, and quarantined. */
 void store_find(struct store *store, const struct store_want *want, struct store_found *out);
 
-/* Puts SEQUENCE, empty so far, at the head's length. ERR_FULL: no block or slot, nothing taken.
- * HEAD stays pinned by the caller until the step after this has run. */
+/*
+ * Puts SEQUENCE, empty so far, at the head's length. ERR_FULL: no block or slot, nothing taken.
+ * ERR_NOT_FOUND: the head was evicted in spite of its pin, because what runs needed the room. HEAD
+ * stays pinned by the caller until the step after this has run.
+ */
 MUST_USE enum err store_attach(struct store *store, struct store_head *head,
                                struct sequence *sequence, struct device_stream *stream);
 int store_head_length(const struct store_head *head);
 
 /* --- room -------------------------------------------------------------------------------- */
 
-/* Drops device copies of idle heads until so many blocks and slots are free: nonzero if they are. */
+/* Drops device copies of idle heads until so many blocks and slots are free: nonzero if they are.
+ */
 int store_reclaim(struct store *store, int blocks, int slots);
 
 /* Host memory outside the tier, under the same cap (requests that are set aside). Evicts for it. */
@@ -135,8 +137,7 @@ MUST_USE enum err store_host_take(struct store *store, size_t bytes, void **out)
 void store_host_give(struct store *store, void *memory, size_t bytes);
 
 /* Removes every head of the conversation from every tier; returns when disk has none. */
-MUST_USE enum err store_delete(struct store *store, const uint8_t key[STORE_KEY_BYTES],
-                               uint64_t serial);
+MUST_USE enum err store_delete(struct store *store, const uint8_t key[STORE_KEY_BYTES]);
 
 /* --- counters ---------------------------------------------------------------------------- */
 
@@ -152,7 +153,7 @@ struct store_counters {
     uint64_t spills_dropped;
     uint64_t spills_failed;
     uint64_t spill_bytes;
-    uint64_t found[4];      /* by enum store_tier; NONE counts misses */
+    uint64_t found[4]; /* by enum store_tier; NONE counts misses */
     uint64_t quarantined;
     uint64_t evicted_device;
     uint64_t evicted_host;

@@ -2,8 +2,9 @@
 """Counts the tests of a JUnit report: tests/tally.py REPORT prints "PASSED FAILED SKIPPED".
 
 Reports of ctest and of pytest. A cmocka program counts as the test functions that it ran, not as
-one; a program that failed without naming a failed function (it crashed, or ran out of time)
-counts as one failure beside those that passed. A report that is missing or broken is an error.
+one, and so does a program that prints 'N passed, N failed' on a line of its own. A program that
+failed without naming a failed test (it crashed, or ran out of time) counts as one failure beside
+those that passed. A report that is missing or broken is an error.
 """
 
 import re
@@ -13,13 +14,21 @@ import xml.etree.ElementTree as tree
 
 def cmocka_counts(text):
     """(passed, failed, skipped) over all groups that a cmocka program printed, or None."""
-    marks = re.findall(r'^\[\s+(PASSED|FAILED|SKIPPED)\s+\] (\d+) test\(s\)', text, re.MULTILINE)
+    marks = re.findall(r'\[\s+(PASSED|FAILED|SKIPPED)\s+\] (\d+) test\(s\)', text)
     if not marks:
         return None
     totals = {'PASSED': 0, 'FAILED': 0, 'SKIPPED': 0}
     for word, count in marks:
         totals[word] += int(count)
     return totals['PASSED'], totals['FAILED'], totals['SKIPPED']
+
+
+def closing_counts(text):
+    """(passed, failed, skipped) over all closing lines that a program printed, or None."""
+    lines = re.findall(r'^(\d+) passed, (\d+) failed$', text, re.MULTILINE)
+    if not lines:
+        return None
+    return sum(int(passed) for passed, _ in lines), sum(int(failed) for _, failed in lines), 0
 
 
 def count_case(case):
@@ -29,7 +38,7 @@ def count_case(case):
     if is_skipped and not is_failed:
         return 0, 0, 1
     text = case.findtext('system-out') or ''
-    counts = cmocka_counts(text) or (0 if is_failed else 1, 0, 0)
+    counts = cmocka_counts(text) or closing_counts(text) or (0 if is_failed else 1, 0, 0)
     passed, failed, skipped = counts
     if is_failed and failed == 0:
         failed = 1

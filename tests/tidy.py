@@ -18,6 +18,7 @@ FUNCTION_LINES_MAX = 70
 KERNEL_LINES_MAX = 120
 FILE_LINES_MAX = 800
 COLUMNS_MAX = 100
+PYTHON_COLUMNS_MAX = 120  # clang-format does not wrap it
 CLANG_FORMAT_MAJOR = 14
 
 C_SUFFIXES = ('.c', '.h', '.cu', '.cuh')
@@ -170,6 +171,7 @@ def declarations_of(header):
     for match in re.finditer(r'[^;{}]*?[;{]', flat):
         piece = match.group(0)
         text_of = re.sub(r'__attribute__\s*\(\(.*?\)\)', '', piece)
+        text_of = re.sub(r'\bKERNEL_SYMBOL\s*\((\w+)\)', r'\1()', text_of)
         text_of = re.sub(r'\b(?:PRINTF_LIKE|CLEANUP)\s*\([^()]*\)', '', text_of)
         if re.match(r'\s*(typedef\b|static\b(?!\s+inline\b))', text_of):
             continue
@@ -187,6 +189,7 @@ def check_text(source):
     path = source.path
     if source.text and not source.text.endswith('\n'):
         yield path, len(source.lines), 'the last line has no newline'
+    columns_max = PYTHON_COLUMNS_MAX if path.endswith('.py') else COLUMNS_MAX
     is_prose = path.endswith(('.md', '.txt')) and not path.endswith('CMakeLists.txt')
     for number, line in enumerate(source.lines, 1):
         if '\t' in line:
@@ -196,8 +199,8 @@ def check_text(source):
         open_end = OPEN_ENDS.search(line)
         if open_end:
             yield path, number, f'{open_end.group(1)}: finish it, or say what holds now'
-        if not is_prose and len(line) > COLUMNS_MAX:
-            yield path, number, f'{len(line)} columns, at most {COLUMNS_MAX}'
+        if not is_prose and len(line) > columns_max:
+            yield path, number, f'{len(line)} columns, at most {columns_max}'
     if not is_prose and len(source.lines) > FILE_LINES_MAX:
         yield path, len(source.lines), f'{len(source.lines)} lines, at most {FILE_LINES_MAX} a file'
 
@@ -229,8 +232,12 @@ def check_names(source):
 def check_guard(source):
     if not source.path.endswith(('.h', '.cuh')):
         return
-    guard = re.sub(r'\W', '_', f'TERN_{source.folder}_{source.stem}_H').upper()
+    # Stems are unique, so the folders between may be left out.
+    long_guard = re.sub(r'\W', '_', f'TERN_{os.path.splitext(source.path)[0]}_H').upper()
+    guard = f'TERN_{source.folder}_{source.stem}_H'.upper()
     directives = re.findall(r'^[ \t]*#[ \t]*(\w+)[ \t]*(\S*)', source.bare, flags=re.MULTILINE)
+    if directives[:2] == [('ifndef', long_guard), ('define', long_guard)]:
+        guard = long_guard
     if directives[:2] != [('ifndef', guard), ('define', guard)] or directives[-1][0] != 'endif':
         yield source.path, 1, f'the include guard is to be {guard}'
 
@@ -268,10 +275,9 @@ def check_own_header_first(source, paths):
     own = os.path.splitext(source.path)[0] + '.h'
     if source.path.endswith('.h') or own not in paths:
         return
-    for number, _, name in includes_of(source):
-        if name != own:
-            yield source.path, number, f'include "{own}" first'
-        return
+    names = [name for _, _, name in includes_of(source)]
+    if own in names[1:]:
+        yield source.path, 1, f'include "{own}" first'
 
 
 def check_confined(sources):

@@ -1,7 +1,8 @@
 /*
  * Command-line options of one subcommand: a table of `--name value` and
  * `--flag` entries, parsed in one call that prints the usage for --help and names
- * a wrong option. `--name=value` works too; `--` ends the options.
+ * a wrong option. `--name=value` works too; `--` ends the options; of an option
+ * given twice the last one counts.
  */
 #ifndef TERN_TOOLS_OPTION_H
 #define TERN_TOOLS_OPTION_H
@@ -34,14 +35,21 @@ struct option_spec {
     int positional_max; /* arguments that are no options */
 };
 
-enum option_outcome { OPTION_RUN, OPTION_HELP_SHOWN, OPTION_WRONG };
+enum option_outcome {
+    OPTION_RUN,        /* go on */
+    OPTION_HELP_SHOWN, /* the usage was asked for and stands on standard output: exit with 0 */
+    OPTION_WRONG,
+};
 
 /*
  * argv[0] is the subcommand's name. Positional arguments go to POSITIONALS (positional_max
- * entries), their number to *positional_count. OPTION_WRONG: the complaint has been printed to
- * standard error, and the caller returns EXIT_CODE_USAGE.
+ * entries), their number to *positional_count; both may be NULL if there are none. OPTION_WRONG:
+ * the complaint has been printed to standard error, and the caller returns EXIT_CODE_USAGE.
  */
 enum option_outcome option_parse(const struct option_spec *spec, int argc, char **argv,
                                  const char **positionals, int *positional_count);
+
+/* Complains that option NAME is missing, for those without a default; returns OPTION_WRONG. */
+enum option_outcome option_missing(const char *subcommand, const char *name);
 
 #endif

@@ -1,0 +1,46 @@
+/*
+ * Damages a valid GGUF on purpose: cuts it, changes counts, lengths, types, names,
+ * dimensions, offsets and the alignment, flips bits. It knows where each field of the
+ * seed file stands, so most damage lands where the reader decides something.
+ * The same seed file and number give the same mutant on every machine.
+ */
+#ifndef TERN_TESTS_GGUF_MUTATOR_H
+#define TERN_TESTS_GGUF_MUTATOR_H
+
+#include "base/err.h"
+
+enum gguf_mutation {
+    GGUF_MUTATION_CUT,       /* at a field, next to one, or anywhere */
+    GGUF_MUTATION_COUNT,     /* of keys, tensors, array elements or dimensions */
+    GGUF_MUTATION_LENGTH,    /* of a string or name */
+    GGUF_MUTATION_TYPE,      /* of a value, of elements or of a tensor */
+    GGUF_MUTATION_NUMBER,    /* a scalar, a dimension, an offset or the version */
+    GGUF_MUTATION_BITS,      /* one to eight bits of the header */
+    GGUF_MUTATION_NUL,       /* within a name */
+    GGUF_MUTATION_TWICE,     /* a name takes the place of another one */
+    GGUF_MUTATION_SPLICE,    /* bytes of the header are left out or put in */
+    GGUF_MUTATION_ALIGNMENT, /* a key general.alignment comes in front */
+    GGUF_MUTATION_SEVERAL,   /* two to four of those that keep the size */
+};
+
+enum { GGUF_MUTATION_KINDS = GGUF_MUTATION_SEVERAL + 1 };
+
+struct gguf_mutator;
+
+struct gguf_mutant {
+    uint8_t *data; /* exactly `bytes` long, to be freed by the caller */
+    size_t bytes;
+    enum gguf_mutation kind;
+    int must_fail; /* no reader may take it: false means either way is right */
+};
+
+/* Aborts unless SEED is a valid GGUF v3; it is the caller's until destroy. */
+struct gguf_mutator *gguf_mutator_create(const uint8_t *seed, size_t bytes);
+void gguf_mutator_destroy(struct gguf_mutator *mutator);
+
+void gguf_mutator_make(const struct gguf_mutator *mutator, uint64_t number,
+                       struct gguf_mutant *out);
+
+const char *gguf_mutator_kind_name(enum gguf_mutation kind);
+
+#endif

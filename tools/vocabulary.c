@@ -1,0 +1,9 @@
+#include "tools/vocabulary.h"
+
+enum err vocabulary_load(const char *path, struct tokenizer **out) {
+    struct gguf *file;
+    TRY(gguf_open(path, &file));
+    enum err err = tokenizer_create(file, out);
+    gguf_close(file);
+    return err == ERR_OK ? ERR_OK : err_context(err, "%s", path);
+}
