@@ -6,7 +6,7 @@
 #ifndef TERN_STORE_DISK_WRITER_H
 #define TERN_STORE_DISK_WRITER_H
 
-#include "store/object.h"
+#include "store/coded_object.h"
 #include "store/spiller.h"
 
 struct disk_writer;

@@ -141,7 +141,7 @@ enum err head_reader_create(struct state_env *env, size_t raw_bytes_max, struct 
         return err_fail(ERR_NOMEM, "state: no memory for a reader");
     }
     reader->env = env;
-    reader->stored_max = object_bound(raw_bytes_max);
+    reader->stored_max = coded_object_bound(raw_bytes_max);
     reader->stored = fault_fails("head_reader.alloc") ? NULL : malloc(reader->stored_max);
     enum err code = reader->stored != NULL
                         ? codec_create(&reader->codec)
@@ -193,7 +193,7 @@ static enum err copy_runs(struct head_reader *reader, const struct record_object
         }
         if (run == 0) {
             struct object_info info;
-            *verdict_out = object_inspect(value.data, value.len, &info);
+            *verdict_out = coded_object_inspect(value.data, value.len, &info);
             if (*verdict_out != OBJECT_SOUND) {
                 return ERR_OK;
             }
@@ -201,7 +201,7 @@ static enum err copy_runs(struct head_reader *reader, const struct record_object
                 *verdict_out = OBJECT_WRONG_SIZE;
                 return ERR_OK;
             }
-            wanted = object_extent_of((size_t)info.coded_bytes).stored_bytes;
+            wanted = coded_object_extent((size_t)info.coded_bytes).stored_bytes;
             *verdict_out = OBJECT_MISSING;
         }
         if (value.len > wanted - stored || wanted > reader->stored_max) {
@@ -231,7 +231,7 @@ enum err head_reader_read(struct head_reader *reader, const struct head_plan *pl
         FAULT_KILL("promote.in");
         struct object_identity identity = {.key = *key,
                                            .state_digest = plan->head.key.state_digest};
-        verdict = object_decode(reader->codec, &identity, reader->stored, stored, output);
+        verdict = coded_object_decode(reader->codec, &identity, reader->stored, stored, output);
     }
     *verdict_out = verdict;
     return ERR_OK;
@@ -285,7 +285,7 @@ static enum err stream_one(void *context, const struct record_object_key *key,
         stream->is_refused = 1;
         return err_fail(ERR_CORRUPT, "state: part %d, lineage %llu, index %llu: %s", (int)key->part,
                         (unsigned long long)key->lineage, (unsigned long long)key->index,
-                        object_verdict_name(verdict));
+                        coded_object_verdict_name(verdict));
     }
     return stream->sink->placed != NULL ? stream->sink->placed(stream->sink->context, key) : ERR_OK;
 }

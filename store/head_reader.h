@@ -9,7 +9,7 @@
 #ifndef TERN_STORE_HEAD_READER_H
 #define TERN_STORE_HEAD_READER_H
 
-#include "store/object.h"
+#include "store/coded_object.h"
 #include "store/state_env.h"
 
 enum { HEAD_LINEAGES_MAX = 1024 }; /* from a head's lineage to its root */

@@ -7,8 +7,8 @@
 
 #include "base/fault.h"
 #include "base/now.h"
+#include "store/coded_object.h"
 #include "store/evict.h"
-#include "store/object.h"
 #include "store/state_drop.h"
 
 #include <stdlib.h>
@@ -65,7 +65,7 @@ static int is_protected(const struct room_request *request, const struct record_
 
 static uint64_t extent_bytes(uint64_t coded_bytes) {
     return coded_bytes == 0 ? 0
-                            : object_extent_of((size_t)coded_bytes).pages * STATE_ENV_PAGE_BYTES;
+                            : coded_object_extent((size_t)coded_bytes).pages * STATE_ENV_PAGE_BYTES;
 }
 
 static enum err offer(struct state_txn *txn, struct victims *victims,

@@ -16,7 +16,7 @@
 
 #include "base/fault.h"
 #include "base/now.h"
-#include "store/object.h"
+#include "store/coded_object.h"
 #include "store/state_drop.h"
 
 #include <stdio.h>
@@ -63,7 +63,7 @@ enum err spiller_create(struct state_env *env, size_t object_bytes_max, struct s
         return err_fail(ERR_NOMEM, "spill: no memory for the writer");
     }
     spiller->env = env;
-    size_t bound = object_bound(object_bytes_max);
+    size_t bound = coded_object_bound(object_bytes_max);
     spiller->arena_max = bound > SPILLER_STEP_BYTES ? bound : SPILLER_STEP_BYTES;
     spiller->arena = fault_fails("spiller.alloc") ? NULL : malloc(spiller->arena_max);
     enum err code = spiller->arena != NULL
@@ -173,9 +173,9 @@ static enum err plan_segment(struct state_txn *txn, struct spiller_task *task, s
     task->write_from[i] = stored < segment->end_block ? stored : segment->end_block;
     task->stored_bytes[i] = 0;
     uint64_t blocks = segment->end_block - task->write_from[i];
-    task->pages_max +=
-        blocks *
-        object_extent_of(object_bound(job->head.block_bytes) - OBJECT_RUN_LARGE_BYTES).pages;
+    task->pages_max += blocks * coded_object_extent(coded_object_bound(job->head.block_bytes) -
+                                                    OBJECT_RUN_LARGE_BYTES)
+                                    .pages;
     return ERR_OK;
 }
 
@@ -183,8 +183,8 @@ static enum err plan(struct spiller *spiller, struct spiller_task *task) {
     const struct spill_job *job = task->job;
     TRY(spill_check(job));
     size_t bound =
-        object_bound(job->head.block_bytes > job->head.state_bytes ? job->head.block_bytes
-                                                                   : job->head.state_bytes);
+        coded_object_bound(job->head.block_bytes > job->head.state_bytes ? job->head.block_bytes
+                                                                         : job->head.state_bytes);
     if (bound > spiller->arena_max) {
         return err_fail(ERR_INVALID, "spill: an object of up to %zu coded bytes, the most is %zu",
                         bound, spiller->arena_max);
@@ -213,11 +213,13 @@ static enum err plan(struct spiller *spiller, struct spiller_task *task) {
     }
     if (job->head.tail_tokens > 0 && job->head.block_bytes > 0) {
         task->pages_max +=
-            object_extent_of(object_bound(job->head.block_bytes) - OBJECT_RUN_LARGE_BYTES).pages;
+            coded_object_extent(coded_object_bound(job->head.block_bytes) - OBJECT_RUN_LARGE_BYTES)
+                .pages;
     }
     if (job->head.state_bytes > 0) {
         task->pages_max +=
-            object_extent_of(object_bound(job->head.state_bytes) - OBJECT_RUN_LARGE_BYTES).pages;
+            coded_object_extent(coded_object_bound(job->head.state_bytes) - OBJECT_RUN_LARGE_BYTES)
+                .pages;
     }
     return ERR_OK;
 }
@@ -328,7 +330,7 @@ static enum err put_runs(struct spiller *spiller, struct state_txn *txn, size_t 
         const struct slice *at = &spiller->slices[*slice];
         uint32_t run = 0;
         for (size_t done = 0; done < at->stored_bytes; run++) {
-            size_t len = object_run_bytes(at->stored_bytes - done);
+            size_t len = coded_object_run_bytes(at->stored_bytes - done);
             if (done >= *offset) {
                 if (put + len > SPILLER_STEP_BYTES) {
                     return ERR_OK;
@@ -419,7 +421,7 @@ struct source {
 static enum err encode_object(struct spiller *spiller, const struct group *group,
                               const struct source *source, size_t *coded_out,
                               uint64_t *stored_bytes) {
-    size_t bound = object_bound(source->size_bytes);
+    size_t bound = coded_object_bound(source->size_bytes);
     if (spiller->slice_count == SLICES_MAX || bound > spiller->arena_max - spiller->arena_used) {
         TRY(flush(spiller, group, 0));
     }
@@ -431,9 +433,9 @@ static enum err encode_object(struct spiller *spiller, const struct group *group
                                 .bytes = raw,
                                 .size_bytes = source->size_bytes};
     size_t coded = 0;
-    TRY(object_encode(spiller->codec, &identity, &input, spiller->arena + spiller->arena_used,
-                      &coded));
-    struct object_extent extent = object_extent_of(coded);
+    TRY(coded_object_encode(spiller->codec, &identity, &input, spiller->arena + spiller->arena_used,
+                            &coded));
+    struct object_extent extent = coded_object_extent(coded);
     spiller->slices[spiller->slice_count++] = (struct slice){
         .key = source->key, .offset = spiller->arena_used, .stored_bytes = extent.stored_bytes};
     spiller->arena_used += extent.stored_bytes;

@@ -16,7 +16,7 @@
 
 #include "base/fault.h"
 #include "base/now.h"
-#include "store/object.h"
+#include "store/coded_object.h"
 #include "store/room.h"
 #include "store/state_table.h"
 #include "store/state_walk.h"
@@ -233,10 +233,10 @@ static enum err note_largest(void *context, const struct record_head *head) {
     uint64_t *largest = context;
     uint64_t pages = 0;
     if (head->tail_coded_bytes != 0) {
-        pages += object_extent_of((size_t)head->tail_coded_bytes).pages;
+        pages += coded_object_extent((size_t)head->tail_coded_bytes).pages;
     }
     if (head->state_coded_bytes != 0) {
-        pages += object_extent_of((size_t)head->state_coded_bytes).pages;
+        pages += coded_object_extent((size_t)head->state_coded_bytes).pages;
     }
     *largest = pages > *largest ? pages : *largest;
     return ERR_OK;

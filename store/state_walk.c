@@ -248,7 +248,7 @@ static enum err survey_run(void *context, struct state_txn *txn, struct state_by
     if (run == 0) {
         struct object_info info;
         survey->report.objects++;
-        enum object_verdict verdict = object_inspect(value.data, value.len, &info);
+        enum object_verdict verdict = coded_object_inspect(value.data, value.len, &info);
         if (verdict != OBJECT_SOUND && !survey->options->is_decoding) {
             refuse(survey, NULL, &object, verdict);
         }

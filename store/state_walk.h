@@ -7,7 +7,7 @@
 #ifndef TERN_STORE_STATE_WALK_H
 #define TERN_STORE_STATE_WALK_H
 
-#include "store/object.h"
+#include "store/coded_object.h"
 #include "store/state_env.h"
 
 enum { STATE_WALK_RENEW_MS = 100 };

@@ -16,7 +16,7 @@
  * The XXH3-64 is there to refuse damage before zstd sees it; identity and exactness rest on the
  * XXH3-128, whose input is what the reader asked for, not what the object says it is.
  */
-#include "store/object.h"
+#include "store/coded_object.h"
 
 #include <string.h>
 
@@ -49,7 +49,7 @@ static uint64_t get_u64(const uint8_t *at) {
     return value;
 }
 
-const char *object_verdict_name(enum object_verdict verdict) {
+const char *coded_object_verdict_name(enum object_verdict verdict) {
     static const char *const names[] = {
         [OBJECT_SOUND] = "sound",
         [OBJECT_MISSING] = "missing",
@@ -68,7 +68,7 @@ const char *object_verdict_name(enum object_verdict verdict) {
 
 /* --- runs ------------------------------------------------------------------------------ */
 
-size_t object_run_bytes(size_t left) {
+size_t coded_object_run_bytes(size_t left) {
     assert(left > 0);
     /* With three medium and three small runs filled, more would take 16 pages in any case. */
     if (left > 3 * OBJECT_RUN_MEDIUM_BYTES + 3 * OBJECT_RUN_SMALL_BYTES) {
@@ -77,20 +77,20 @@ size_t object_run_bytes(size_t left) {
     return left > 3 * OBJECT_RUN_SMALL_BYTES ? OBJECT_RUN_MEDIUM_BYTES : OBJECT_RUN_SMALL_BYTES;
 }
 
-struct object_extent object_extent_of(size_t coded_bytes) {
+struct object_extent coded_object_extent(size_t coded_bytes) {
     struct object_extent extent = {0};
     size_t large = coded_bytes / OBJECT_RUN_LARGE_BYTES;
     extent.runs = (uint32_t)large;
     extent.stored_bytes = large * OBJECT_RUN_LARGE_BYTES;
     while (extent.stored_bytes < coded_bytes) {
-        extent.stored_bytes += object_run_bytes(coded_bytes - extent.stored_bytes);
+        extent.stored_bytes += coded_object_run_bytes(coded_bytes - extent.stored_bytes);
         extent.runs++;
     }
     extent.pages = (extent.stored_bytes + (uint64_t)extent.runs * 16) / 4096;
     return extent;
 }
 
-size_t object_bound(size_t raw_bytes) {
+size_t coded_object_bound(size_t raw_bytes) {
     return OBJECT_HEADER_BYTES + codec_bound(raw_bytes) + OBJECT_RUN_LARGE_BYTES;
 }
 
@@ -112,8 +112,9 @@ static void identity_checksum(const struct object_identity *identity, const uint
     memcpy(out, canonical.digest, CHECKSUM_BYTES);
 }
 
-enum err object_encode(struct codec *codec, const struct object_identity *identity,
-                       const struct codec_input *input, uint8_t *destination, size_t *coded_bytes) {
+enum err coded_object_encode(struct codec *codec, const struct object_identity *identity,
+                             const struct codec_input *input, uint8_t *destination,
+                             size_t *coded_bytes) {
     size_t planes_bytes;
     TRY(codec_encode(codec, input, destination + OBJECT_HEADER_BYTES, &planes_bytes));
     size_t total = OBJECT_HEADER_BYTES + planes_bytes;
@@ -125,8 +126,8 @@ enum err object_encode(struct codec *codec, const struct object_identity *identi
     put_u64(header + 16, total);
     put_u64(header + 24, XXH3_64bits(destination + OBJECT_HEADER_BYTES, planes_bytes));
     identity_checksum(identity, header, input->bytes, input->size_bytes, header + CHECKSUM_AT);
-    struct object_extent extent = object_extent_of(total);
-    assert(extent.stored_bytes <= object_bound(input->size_bytes));
+    struct object_extent extent = coded_object_extent(total);
+    assert(extent.stored_bytes <= coded_object_bound(input->size_bytes));
     memset(destination + total, 0, extent.stored_bytes - total);
     *coded_bytes = total;
     return ERR_OK;
@@ -134,8 +135,8 @@ enum err object_encode(struct codec *codec, const struct object_identity *identi
 
 /* --- decoding -------------------------------------------------------------------------- */
 
-enum object_verdict object_inspect(const uint8_t *stored, size_t stored_bytes,
-                                   struct object_info *out) {
+enum object_verdict coded_object_inspect(const uint8_t *stored, size_t stored_bytes,
+                                         struct object_info *out) {
     if (stored_bytes < OBJECT_HEADER_BYTES) {
         return OBJECT_TRUNCATED;
     }
@@ -162,11 +163,11 @@ enum object_verdict object_inspect(const uint8_t *stored, size_t stored_bytes,
     return OBJECT_SOUND;
 }
 
-enum object_verdict object_decode(struct codec *codec, const struct object_identity *identity,
-                                  const uint8_t *stored, size_t stored_bytes,
-                                  const struct codec_output *output) {
+enum object_verdict coded_object_decode(struct codec *codec, const struct object_identity *identity,
+                                        const uint8_t *stored, size_t stored_bytes,
+                                        const struct codec_output *output) {
     struct object_info info;
-    enum object_verdict verdict = object_inspect(stored, stored_bytes, &info);
+    enum object_verdict verdict = coded_object_inspect(stored, stored_bytes, &info);
     if (verdict != OBJECT_SOUND) {
         return verdict;
     }
@@ -177,7 +178,7 @@ enum object_verdict object_decode(struct codec *codec, const struct object_ident
         return OBJECT_WRONG_SIZE;
     }
     size_t coded_bytes = (size_t)info.coded_bytes;
-    if (object_extent_of(coded_bytes).stored_bytes != stored_bytes) {
+    if (coded_object_extent(coded_bytes).stored_bytes != stored_bytes) {
         return OBJECT_PADDING_BAD;
     }
     for (size_t i = coded_bytes; i < stored_bytes; i++) {

@@ -6,8 +6,8 @@
  * Pure functions of their arguments and of the caller's codec; any thread with a codec of its
  * own. What is decoded may be hostile: every refusal has a name.
  */
-#ifndef TERN_STORE_OBJECT_H
-#define TERN_STORE_OBJECT_H
+#ifndef TERN_STORE_CODED_OBJECT_H
+#define TERN_STORE_CODED_OBJECT_H
 
 #include "store/codec.h"
 #include "store/record.h"
@@ -29,7 +29,7 @@ enum object_verdict {
 };
 
 /* "sound", "missing", ...; static text. */
-const char *object_verdict_name(enum object_verdict verdict);
+const char *coded_object_verdict_name(enum object_verdict verdict);
 
 /* What an object is and belongs to; its checksum covers all of it. */
 struct object_identity {
@@ -38,25 +38,25 @@ struct object_identity {
 };
 
 /* The most that an object of RAW_BYTES takes, header and padding of its last run included. */
-size_t object_bound(size_t raw_bytes);
+size_t coded_object_bound(size_t raw_bytes);
 
 /*
  * Writes header, planes and zeros up to the end of the last run into DESTINATION, which holds
- * object_bound(input->size_bytes) bytes. *coded_bytes is without the zeros. ERR_INVALID on sizes
- * that are not whole elements.
+ * coded_object_bound(input->size_bytes) bytes. *coded_bytes is without the zeros. ERR_INVALID on
+ * sizes that are not whole elements.
  */
-MUST_USE enum err object_encode(struct codec *codec, const struct object_identity *identity,
-                                const struct codec_input *input, uint8_t *destination,
-                                size_t *coded_bytes);
+MUST_USE enum err coded_object_encode(struct codec *codec, const struct object_identity *identity,
+                                      const struct codec_input *input, uint8_t *destination,
+                                      size_t *coded_bytes);
 
 /*
  * Checks STORED_BYTES bytes (the runs, joined, with the zeros) and decodes them into
  * output->bytes, which are undefined unless the verdict is OBJECT_SOUND.
  */
-MUST_USE enum object_verdict object_decode(struct codec *codec,
-                                           const struct object_identity *identity,
-                                           const uint8_t *stored, size_t stored_bytes,
-                                           const struct codec_output *output);
+MUST_USE enum object_verdict coded_object_decode(struct codec *codec,
+                                                 const struct object_identity *identity,
+                                                 const uint8_t *stored, size_t stored_bytes,
+                                                 const struct codec_output *output);
 
 /* What a header says, without a codec: for walks over objects whose layout is not known. */
 struct object_info {
@@ -66,8 +66,8 @@ struct object_info {
 };
 
 /* Checks the fields of a header alone. *out is set if the verdict is OBJECT_SOUND. */
-MUST_USE enum object_verdict object_inspect(const uint8_t *stored, size_t stored_bytes,
-                                            struct object_info *out);
+MUST_USE enum object_verdict coded_object_inspect(const uint8_t *stored, size_t stored_bytes,
+                                                  struct object_info *out);
 
 /* --- runs ---------------------------------------------------------------------------- */
 
@@ -83,7 +83,7 @@ enum {
  * a large one is filled or medium ones would take as many pages, then medium, then small. The
  * last run is padded with zeros.
  */
-size_t object_run_bytes(size_t left);
+size_t coded_object_run_bytes(size_t left);
 
 /* Runs, pages and padded bytes of an object of CODED_BYTES. */
 struct object_extent {
@@ -91,6 +91,6 @@ struct object_extent {
     uint64_t pages;
     uint64_t stored_bytes;
 };
-struct object_extent object_extent_of(size_t coded_bytes);
+struct object_extent coded_object_extent(size_t coded_bytes);
 
 #endif
