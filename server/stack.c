@@ -355,6 +355,9 @@ void stack_close(struct stack *stack, uint32_t drain_ms) {
         return;
     }
     int is_clean = stack->turns != NULL;
+    if (stack->turns != NULL) {
+        turn_service_cancel_all(stack->turns);
+    }
     front_destroy(stack->front);
     turn_service_destroy(stack->turns);
     engine_destroy(stack->engine);

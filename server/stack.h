@@ -70,7 +70,8 @@ struct stack {
 MUST_USE enum err stack_open(const struct stack_config *config, struct stack **out);
 
 /*
- * Closes in order. DRAIN_MS: how long to wait for spills; 0 drops them. Turns must have ended.
+ * Closes in order. DRAIN_MS: how long to wait for spills; 0 drops them. Turns that
+ * have not reached the ledger are cancelled.
  */
 void stack_close(struct stack *stack, uint32_t drain_ms);
 

@@ -382,7 +382,9 @@ void turn_service_destroy(struct turn_service *service) {
         return;
     }
     pthread_mutex_lock(&service->lock);
-    assert(TAILQ_EMPTY(&service->active));
+    while (!TAILQ_EMPTY(&service->active)) {
+        pthread_cond_wait(&service->wake, &service->lock);
+    }
     service->is_stopping = 1;
     pthread_cond_broadcast(&service->wake);
     pthread_mutex_unlock(&service->lock);

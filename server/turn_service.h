@@ -27,7 +27,7 @@ struct turn_service_config {
 MUST_USE enum err turn_service_create(const struct turn_service_config *config,
                                       struct turn_service **out);
 
-/* Every turn must have ended. */
+/* Waits until every turn has ended; turn_service_cancel_all makes that soon. */
 void turn_service_destroy(struct turn_service *service);
 
 /* Cancels what has not reached its ledger transaction. */

@@ -1,6 +1,7 @@
 #include "tests/conversation/talk.h"
 
 #include <ftw.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
