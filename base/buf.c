@@ -1,5 +1,7 @@
 #include "base/buf.h"
 
+#include "base/fault.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,7 +33,7 @@ static enum err reserve(struct buf *buf, size_t len) {
     while (capacity < needed) {
         capacity = capacity > SIZE_MAX / 2 ? needed : capacity * 2;
     }
-    uint8_t *data = realloc(buf->data, capacity);
+    uint8_t *data = fault_fails("buf.realloc") ? NULL : realloc(buf->data, capacity);
     if (data == NULL) {
         return err_fail(ERR_NOMEM, "buffer of %zu bytes", capacity);
     }

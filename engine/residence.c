@@ -247,6 +247,7 @@ static struct store_head *make_head(const struct residence_context *context,
                                     struct engine_request *request, enum store_kind kind,
                                     int length, int32_t *slot) {
     struct store_head *head = NULL;
+    struct store_head *parent = request->attached_length > 0 ? request->attach : NULL;
     enum err code = store_head_create(context->store,
                                       &(struct store_head_params){
                                           .sequence = &request->sequence,
@@ -254,7 +255,7 @@ static struct store_head *make_head(const struct residence_context *context,
                                           .length = length,
                                           .state_slot = *slot,
                                           .kind = kind,
-                                          .parent = request->attach,
+                                          .parent = parent,
                                       },
                                       &head);
     if (code != ERR_OK) {

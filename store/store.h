@@ -2,7 +2,8 @@
  * The store: committed heads in three tiers (device memory, host memory, disk),
  * found by exact key, spilled in the background, promoted on lookup, evicted by
  * budget. Keeps bytes; what they mean is the engine's business, and which
- * conversation a key stands for the ledger's.
+ * conversation a key stands for the ledger's: a key names one conversation from
+ * its creation to its deletion, and is never used for another one.
  *
  * A head is made by the engine at the end of a request (store_head_create), still
  * unknown to anybody; published under a key once its turn is in the ledger; found
@@ -18,6 +19,7 @@
 
 #include "store/pool.h"
 #include "store/sequence.h"
+#include "store/tier.h"
 
 struct store;
 struct store_head;
@@ -28,9 +30,6 @@ enum store_kind {
     STORE_KIND_TURN_END,   /* after an answer */
     STORE_KIND_PROMPT_END, /* before the generation prompt of a turn */
 };
-
-enum store_tier { STORE_TIER_NONE, STORE_TIER_DEVICE, STORE_TIER_HOST, STORE_TIER_DISK };
-const char *store_tier_name(enum store_tier tier); /* "none", "device", "host", "disk" */
 
 struct store_config {
     struct pool *pool;                        /* outlives the store */
@@ -73,13 +72,13 @@ void store_head_release(struct store_head *head);
 
 struct store_publish {
     uint8_t key[STORE_KEY_BYTES];
-    uint64_t serial; /* of the conversation: another one of the same key is another conversation */
     uint64_t turn;
     uint8_t chain_digest[STORE_DIGEST_BYTES]; /* of the first `length` token ids */
     /* Told once when the spill has committed (ERR_OK) or never will (the reason). May be NULL.
      * On a thread of the store; must not block. */
     void (*spilled)(void *context, enum err code);
     void *context;
+    int must_spill; /* somebody waits for it: spilled now whatever the policy, never superseded */
 };
 
 /* Makes HEAD findable, takes it over, and queues its spill. Publishing what is already there is
@@ -102,7 +101,6 @@ struct store_candidate {
 
 struct store_want {
     uint8_t key[STORE_KEY_BYTES];
-    uint64_t serial;
     const struct store_candidate *candidates; /* best first */
     size_t candidate_count;
 };
@@ -110,7 +108,7 @@ struct store_want {
 struct store_found {
     struct store_head *head; /* pinned: evicted last; NULL: a miss */
     size_t candidate;        /* which */
-    enum store_tier tier;    /* where it was found */
+    enum tier tier;          /* where it was found */
     uint64_t bytes_read;     /* coded bytes from disk */
     double promote_ms;
     const char *reason; /* why no better candidate was taken; NULL: the first was. Static */
@@ -139,8 +137,7 @@ MUST_USE enum err store_host_take(struct store *store, size_t bytes, void **out)
 void store_host_give(struct store *store, void *memory, size_t bytes);
 
 /* Removes every head of the conversation from every tier; returns when disk has none. */
-MUST_USE enum err store_delete(struct store *store, const uint8_t key[STORE_KEY_BYTES],
-                               uint64_t serial);
+MUST_USE enum err store_delete(struct store *store, const uint8_t key[STORE_KEY_BYTES]);
 
 /* --- counters ---------------------------------------------------------------------------- */
 

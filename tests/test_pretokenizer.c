@@ -71,7 +71,8 @@ static void test_pretokenizer_splits_words(void **state) {
 /* U+180E is no white space, U+3000 and U+0085 are. */
 static void test_pretokenizer_takes_unicode_white_space(void **state) {
     (void)state;
-    expect("gpt-2", "a \xe1\xa0\x8e b", "a| \xe1\xa0\x8e| b");
+    expect("gpt-2", "a\xe1\xa0\x8e!", "a|\xe1\xa0\x8e!");
+    expect("dbrx", "a\n\xe1\xa0\x8e\n", "a|\n|\xe1\xa0\x8e\n");
     expect("gpt-2", "a\xe3\x80\x80 b", "a|\xe3\x80\x80| b");
     expect("gpt-2", "a\xc2\x85 b", "a|\xc2\x85| b");
     expect("gpt-2", "a\x1c b", "a|\x1c| b");

@@ -154,7 +154,8 @@ float conformance_value(struct conformance_side *side) {
         return bits % 2 == 0 ? magnitude : -magnitude;
     }
     if (side->fill == CONFORMANCE_TINY) {
-        float magnitude = ldexpf(1.0f + unit, (int)((bits >> 8) % 7) - 104);
+        /* About two blocks of 32 in three hold a value from 2^-100 on. */
+        float magnitude = ldexpf(1.0f + unit, (bits >> 8) % 32 == 0 ? -100 : -101);
         return bits % 2 == 0 ? magnitude : -magnitude;
     }
     if (side->fill == CONFORMANCE_TIES) {
@@ -254,7 +255,8 @@ static void fill_q8_0(struct conformance_side *side, uint8_t *data, size_t block
     for (size_t b = 0; b < blocks; b++) {
         uint8_t *block = data + b * 34;
         uint16_t scale = half_f32_to_f16(conformance_value(side) / 64.0f);
-        if (side->fill == CONFORMANCE_WIDE || side->fill == CONFORMANCE_SPECIAL) {
+        if (side->fill == CONFORMANCE_WIDE || side->fill == CONFORMANCE_SPECIAL ||
+            side->fill == CONFORMANCE_TINY) {
             scale = (uint16_t)(next(&side->random) & 0xbfffu); /* any half below 2 */
         }
         memcpy(block, &scale, sizeof scale);

@@ -1,0 +1,407 @@
+/*
+ * Lookup, promotion from disk, and attaching. A head is taken only if kind, turn,
+ * length and chain digest are those that the ledger vouches for, state digest and
+ * numerics class are this server's, and every byte of it has passed its checksum.
+ * Anything else is a miss with a reason, and the next candidate is tried.
+ */
+#include "store/store_state.h"
+
+#include "base/now.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Reasons that a better candidate was not taken. Part of the API: see docs/api.md. */
+static const char reason_missing[] = "state_missing";
+static const char reason_chain[] = "chain_digest_mismatch";
+static const char reason_length[] = "length_mismatch";
+static const char reason_class[] = "numerics_class_mismatch";
+static const char reason_incomplete[] = "state_incomplete";
+static const char reason_quarantined[] = "state_quarantined";
+static const char reason_unreadable[] = "state_unreadable";
+static const char reason_damaged[] = "state_damaged";
+static const char reason_host_full[] = "host_memory_full";
+
+/* --- memory ---------------------------------------------------------------------------------- */
+
+static const char *compare(const struct store_candidate *candidate, int length,
+                           const uint8_t *chain_digest) {
+    if (length != candidate->length) {
+        return reason_length;
+    }
+    if (memcmp(chain_digest, candidate->chain_digest, STORE_DIGEST_BYTES) != 0) {
+        return reason_chain;
+    }
+    return NULL;
+}
+
+static struct store_head *find_in_memory(struct store *store, const struct store_want *want,
+                                         const struct store_candidate *candidate, enum tier *tier,
+                                         const char **reason) {
+    struct store_head *found = NULL;
+    pthread_mutex_lock(&store->lock);
+    struct store_head *head = head_index_first(&store->index, want->key);
+    for (; head != NULL && found == NULL; head = head_index_next(head)) {
+        if (head->kind != candidate->kind || head->turn != candidate->turn ||
+            (!head->is_on_device && head->host == NULL)) {
+            continue;
+        }
+        *reason = compare(candidate, head->length, head->chain_digest);
+        if (*reason == NULL) {
+            found = head;
+        }
+    }
+    if (found != NULL) {
+        found->references++;
+        found->pins++;
+        head_index_touch(&store->index, found);
+        *tier = found->is_on_device ? TIER_DEVICE : TIER_HOST;
+    }
+    pthread_mutex_unlock(&store->lock);
+    return found;
+}
+
+/* --- disk ------------------------------------------------------------------------------------ */
+
+static struct head_reader *take_reader(struct store *store) {
+    struct head_reader *reader = NULL;
+    pthread_mutex_lock(&store->lock);
+    if (store->reader_count > 0) {
+        reader = store->readers[--store->reader_count];
+    }
+    pthread_mutex_unlock(&store->lock);
+    if (reader == NULL && tier_disk_reader(store->disk, &reader) != ERR_OK) {
+        return NULL;
+    }
+    return reader;
+}
+
+static void give_reader(struct store *store, struct head_reader *reader) {
+    pthread_mutex_lock(&store->lock);
+    if (store->reader_count < STORE_STATE_READERS_MAX) {
+        store->readers[store->reader_count++] = reader;
+        reader = NULL;
+    }
+    pthread_mutex_unlock(&store->lock);
+    head_reader_destroy(reader);
+}
+
+static enum err place(void *context, const struct record_object_key *key, void **destination) {
+    struct host_image *image = context;
+    switch (key->part) {
+    case RECORD_BLOCK:
+        if (key->index < (uint64_t)image->full_blocks) {
+            *destination = image->blocks[key->index]->bytes;
+            return ERR_OK;
+        }
+        break;
+    case RECORD_TAIL:
+        *destination = image->tail;
+        return image->tail != NULL ? ERR_OK : err_fail(ERR_FORMAT, "a tail was not expected");
+    case RECORD_STATE:
+        *destination = image->state;
+        return image->state != NULL ? ERR_OK : err_fail(ERR_FORMAT, "a state was not expected");
+    case RECORD_PROMPT_TAIL:
+    case RECORD_PROMPT_STATE:
+        break;
+    }
+    return err_fail(ERR_FORMAT, "part %d, index %llu was not expected", (int)key->part,
+                    (unsigned long long)key->index);
+}
+
+/* Reads every object of the head into IMAGE. NULL: all are there and sound; else the reason. */
+static const char *read_image(struct store *store, const struct head_plan *plan,
+                              struct host_image *image, uint64_t *bytes_read) {
+    struct head_want want = {
+        .end_block = (uint64_t)image->full_blocks,
+        .tail = image->tail != NULL,
+        .state = image->state != NULL,
+    };
+    struct head_sink sink = {.place = place, .context = image};
+    struct head_failure failure;
+    struct head_reader *reader = take_reader(store);
+    if (reader == NULL) {
+        return reason_unreadable;
+    }
+    uint64_t before = head_reader_bytes(reader);
+    tier_disk_will_need(store->disk, plan, &want);
+    enum err code = tier_disk_read(store->disk, reader, plan, &want, &sink, &failure);
+    *bytes_read += head_reader_bytes(reader) - before;
+    give_reader(store, reader);
+    if (code == ERR_CORRUPT) {
+        /* Out of use even if it cannot be removed now: lookups will not find it again. */
+        enum err removed = tier_disk_quarantine(store->disk, &plan->head, &failure);
+        (void)removed;
+        return reason_damaged;
+    }
+    if (code == ERR_NOT_FOUND) {
+        return reason_missing;
+    }
+    return code == ERR_OK ? NULL : reason_unreadable;
+}
+
+/* Does the record describe what this server would make of the candidate? */
+static const char *check_record(const struct store *store, const struct record_head *record,
+                                const struct store_candidate *candidate) {
+    const struct layout *layout = store->layout;
+    if (record->key.turn != candidate->turn) {
+        return reason_missing;
+    }
+    if (record->length != (uint64_t)candidate->length) {
+        return reason_length;
+    }
+    if (memcmp(record->chain_digest, candidate->chain_digest, STORE_DIGEST_BYTES) != 0) {
+        return reason_chain;
+    }
+    if (strcmp(record->numerics_class, store->numerics_class) != 0) {
+        return reason_class;
+    }
+    uint64_t full = layout->kv_count > 0 ? (uint64_t)(candidate->length / layout->block_size) : 0;
+    if (record->block_count != full || record->block_bytes != layout->block_bytes ||
+        record->state_bytes != layout->slot_bytes) {
+        return reason_length;
+    }
+    return NULL;
+}
+
+/*
+ * The lineages of a head that was read. Where its own lineage ends on disk is not known, so what
+ * continues from the head begins a child of it.
+ */
+static enum err restore_lineage(const struct head_plan *plan, struct lineage **out) {
+    struct lineage *lineage = NULL;
+    for (size_t i = plan->span_count; i-- > 0;) {
+        struct lineage *child = NULL;
+        enum err code =
+            lineage_create(plan->spans[i].lineage, lineage, plan->spans[i].first, &child);
+        lineage_release(lineage);
+        TRY(code);
+        child->end_block = UINT64_MAX;
+        lineage = child;
+    }
+    *out = lineage;
+    return ERR_OK;
+}
+
+static enum err link_promoted(struct store *store, const struct store_want *want,
+                              const struct store_candidate *candidate, const struct head_plan *plan,
+                              struct host_image *image, struct store_head **out) {
+    struct store_head *head = calloc(1, sizeof *head);
+    if (head == NULL) {
+        return err_fail(ERR_NOMEM, "head");
+    }
+    head->store = store;
+    head->references = 2; /* the index's and the finder's */
+    head->pins = 1;
+    head->kind = candidate->kind;
+    head->length = candidate->length;
+    head->turn = candidate->turn;
+    memcpy(head->key, want->key, sizeof head->key);
+    memcpy(head->chain_digest, candidate->chain_digest, sizeof head->chain_digest);
+    head->device = (struct sequence_head){.slot = -1};
+    head->is_durable = 1;
+    enum err code = restore_lineage(plan, &head->lineage);
+    if (code != ERR_OK) {
+        free(head);
+        return code;
+    }
+    pthread_mutex_lock(&store->lock);
+    head->host = image;
+    head_index_link(&store->index, head);
+    pthread_mutex_unlock(&store->lock);
+    *out = head;
+    return ERR_OK;
+}
+
+/* Reads the planned head into a new image and links it. NULL: *out is pinned. */
+static const char *promote(struct store *store, const struct store_want *want,
+                           const struct store_candidate *candidate, const struct head_plan *plan,
+                           struct store_found *found) {
+    struct host_image *image = NULL;
+    struct store_head *doomed = NULL;
+    pthread_mutex_lock(&store->lock);
+    enum err code = store_room_image(store, candidate->length, NULL, 0, &image, &doomed);
+    pthread_mutex_unlock(&store->lock);
+    store_state_bury(store, doomed);
+    if (code != ERR_OK) {
+        return reason_host_full;
+    }
+    const char *reason = read_image(store, plan, image, &found->bytes_read);
+    if (reason == NULL &&
+        link_promoted(store, want, candidate, plan, image, &found->head) != ERR_OK) {
+        reason = reason_unreadable;
+    }
+    if (reason != NULL) {
+        pthread_mutex_lock(&store->lock);
+        host_image_release(&store->host, store->layout, image);
+        pthread_mutex_unlock(&store->lock);
+        return reason;
+    }
+    tier_disk_touch(store->disk, &plan->head.key);
+    found->tier = TIER_DISK;
+    return NULL;
+}
+
+static const char *reason_of_answer(enum tier_disk_answer answer) {
+    switch (answer) {
+    case TIER_DISK_INCOMPLETE:
+        return reason_incomplete;
+    case TIER_DISK_QUARANTINED:
+        return reason_quarantined;
+    case TIER_DISK_UNREADABLE:
+        return reason_unreadable;
+    case TIER_DISK_HIT:
+    case TIER_DISK_UNKNOWN:
+    case TIER_DISK_EXPIRED:
+        break;
+    }
+    return reason_missing;
+}
+
+static const char *find_on_disk(struct store *store, const struct store_want *want,
+                                const struct store_candidate *candidate,
+                                struct store_found *found) {
+    struct record_head_key key = {.kind = RECORD_TURN_END, .turn = candidate->turn};
+    struct record_head record;
+    struct head_plan *plan = NULL;
+    if (store->disk == NULL || candidate->kind != STORE_KIND_TURN_END) {
+        return reason_missing;
+    }
+    memcpy(key.conversation, want->key, sizeof key.conversation);
+    memcpy(key.state_digest, store->config.state_digest, sizeof key.state_digest);
+    enum tier_disk_answer answer = tier_disk_lookup(store->disk, &key, &record);
+    if (answer != TIER_DISK_HIT) {
+        return reason_of_answer(answer);
+    }
+    const char *reason = check_record(store, &record, candidate);
+    if (reason != NULL) {
+        return reason;
+    }
+    enum err code = tier_disk_plan(store->disk, &record, &plan);
+    if (code != ERR_OK) {
+        return code == ERR_NOT_FOUND ? reason_incomplete : reason_damaged;
+    }
+    reason = promote(store, want, candidate, plan, found);
+    head_plan_destroy(plan);
+    return reason;
+}
+
+/* --- the lookup --------------------------------------------------------------------------------
+ */
+
+void store_find(struct store *store, const struct store_want *want, struct store_found *out) {
+    struct store_found found = {0};
+    uint64_t begun_ns = now_monotonic_ns();
+    for (size_t i = 0; i < want->candidate_count && found.head == NULL; i++) {
+        const struct store_candidate *candidate = &want->candidates[i];
+        const char *reason = NULL;
+        found.candidate = i;
+        found.head = find_in_memory(store, want, candidate, &found.tier, &reason);
+        if (found.head == NULL && reason == NULL) {
+            reason = find_on_disk(store, want, candidate, &found);
+        }
+        if (found.head == NULL && found.reason == NULL) {
+            found.reason = reason;
+        }
+    }
+    found.promote_ms = (double)(now_monotonic_ns() - begun_ns) / 1e6;
+    pthread_mutex_lock(&store->lock);
+    store->counters.found[found.head == NULL ? TIER_NONE : found.tier]++;
+    pthread_mutex_unlock(&store->lock);
+    *out = found;
+}
+
+/* --- attaching -----------------------------------------------------------------------------------
+ */
+
+/* The compute stream is done with what lay in the sequence's blocks before they are filled, and
+ * uses them only when they are. */
+static enum err copy_between_events(struct store *store, struct device_stream *stream,
+                                    const struct sequence *sequence, const struct host_image *image,
+                                    struct device_event *event) {
+    const struct layout *layout = store->layout;
+    struct pool *pool = store->config.pool;
+    TRY(device_event_record(event, stream));
+    TRY(device_stream_wait_event(store->in_stream, event));
+    for (int i = 0; i < image->full_blocks; i++) {
+        TRY(device_copy_in(store->in_stream, pool_block_ptr(pool, sequence->blocks[i]),
+                           image->blocks[i]->bytes, layout->block_bytes));
+    }
+    if (image->tail != NULL) {
+        TRY(device_copy_in(store->in_stream,
+                           pool_block_ptr(pool, sequence->blocks[image->full_blocks]), image->tail,
+                           layout->block_bytes));
+    }
+    if (image->state != NULL) {
+        TRY(device_copy_in(store->in_stream, pool_slot_ptr(pool, sequence->slot), image->state,
+                           layout->slot_bytes));
+    }
+    TRY(device_event_record(event, store->in_stream));
+    return device_stream_wait_event(stream, event);
+}
+
+static enum err copy_in(struct store *store, struct device_stream *stream,
+                        const struct sequence *sequence, const struct host_image *image) {
+    struct device_event *event = NULL;
+    pthread_mutex_lock(&store->event_lock);
+    enum err code = device_event_create(pool_device(store->config.pool), &event);
+    pthread_mutex_unlock(&store->event_lock);
+    TRY(code);
+    code = copy_between_events(store, stream, sequence, image, event);
+    /* The image may be evicted as soon as its pin goes: the copies from it must have run. */
+    enum err idle = device_stream_wait_idle(store->in_stream);
+    pthread_mutex_lock(&store->event_lock);
+    device_event_destroy(event);
+    pthread_mutex_unlock(&store->event_lock);
+    return code != ERR_OK ? code : idle;
+}
+
+static enum err attach_image(struct store *store, struct sequence *sequence,
+                             struct device_stream *stream, const struct host_image *image) {
+    TRY(sequence_start(sequence, stream));
+    TRY(sequence_reserve(sequence, image->length));
+    TRY(copy_in(store, stream, sequence, image));
+    sequence->length = image->length;
+    return ERR_OK;
+}
+
+/* Keeps what lies in memory of the head in place, and says which it is. */
+static enum tier hold_residence(struct store *store, struct store_head *head,
+                                struct host_image **image) {
+    enum tier tier = TIER_NONE;
+    pthread_mutex_lock(&store->lock);
+    if (head->is_on_device) {
+        head->device_users++;
+        tier = TIER_DEVICE;
+    } else if (head->host != NULL) {
+        host_image_hold(head->host);
+        *image = head->host;
+        tier = TIER_HOST;
+    }
+    pthread_mutex_unlock(&store->lock);
+    return tier;
+}
+
+static void let_residence_go(struct store *store, struct store_head *head, enum tier tier,
+                             struct host_image *image) {
+    pthread_mutex_lock(&store->lock);
+    if (tier == TIER_DEVICE) {
+        head->device_users--;
+    } else {
+        host_image_release(&store->host, store->layout, image);
+    }
+    pthread_mutex_unlock(&store->lock);
+}
+
+enum err store_attach(struct store *store, struct store_head *head, struct sequence *sequence,
+                      struct device_stream *stream) {
+    struct host_image *image = NULL;
+    enum tier tier = hold_residence(store, head, &image);
+    if (tier == TIER_NONE) {
+        return err_fail(ERR_NOT_FOUND, "the head of %d tokens was evicted", head->length);
+    }
+    enum err code = tier == TIER_DEVICE ? sequence_attach(sequence, stream, &head->device)
+                                        : attach_image(store, sequence, stream, image);
+    let_residence_go(store, head, tier, image);
+    return code;
+}

@@ -1,0 +1,84 @@
+/*
+ * The store's own state, shared by the files that make it up: store.c (heads and
+ * publication), store_find.c (lookup, promotion, attaching), store_room.c
+ * (eviction), mover.c (copies to colder tiers). Internal to store/.
+ *
+ * Lock order: submit_lock, then lock. Neither is held across a device call, a
+ * copy, or anything that touches the disk.
+ */
+#ifndef TERN_STORE_STORE_STATE_H
+#define TERN_STORE_STORE_STATE_H
+
+#include "store/head.h"
+#include "store/tier_disk.h"
+
+#include <pthread.h>
+
+enum { STORE_STATE_READERS_MAX = 4 };
+
+struct store {
+    struct store_config config;
+    const struct layout *layout;
+    char numerics_class[RECORD_CLASS_BYTES + 1];
+    struct tier_disk *disk;           /* or NULL */
+    struct device_stream *out_stream; /* the mover's */
+    struct device_stream *in_stream;  /* the engine thread's */
+
+    pthread_mutex_t submit_lock; /* between a head's deletion and its way to the disk queue */
+    pthread_mutex_t event_lock;  /* events are made and destroyed by one thread at a time */
+
+    pthread_mutex_t lock;   /* over everything below, and over all heads, images and lineages */
+    pthread_cond_t changed; /* a move has ended, or something may go on */
+    struct head_index index;
+    struct host_account host;
+    uint64_t lineage_next; /* without a disk tier */
+
+    pthread_t mover;
+    int has_mover;
+    int is_stopping;
+    int is_draining; /* everything goes to disk, whatever the policy */
+    pthread_cond_t wake_mover;
+    struct head_queue queue;
+    size_t moving; /* heads in the queue or in the mover's hands */
+    TAILQ_HEAD(store_state_unwritten, store_head)
+    unwritten; /* on their way to disk, oldest first */
+    uint64_t unwritten_bytes;
+
+    struct head_reader *readers[STORE_STATE_READERS_MAX]; /* idle ones */
+    int reader_count;
+    struct store_counters counters; /* those that are counted here */
+};
+
+/* --- references (store.c) ------------------------------------------------------------------ */
+
+/*
+ * Gives one reference back, the lock held. A head without references is chained to *DOOMED, to
+ * be handed to store_state_bury without the lock.
+ */
+void store_state_drop(struct store_head *head, struct store_head **doomed);
+void store_state_bury(struct store *store, struct store_head *doomed);
+
+/* Takes a head out of the index and gives the index's reference back; the lock held. */
+void store_state_unlink(struct store *store, struct store_head *head, struct store_head **doomed);
+
+/* --- room (store_room.c) -------------------------------------------------------------------- */
+
+/*
+ * Makes an image under the cap, evicting idle ones; the lock held. ERR_FULL when what is left is
+ * in use.
+ */
+MUST_USE enum err store_room_image(struct store *store, int length, const struct host_image *from,
+                                   int shared_blocks, struct host_image **out,
+                                   struct store_head **doomed);
+
+/* --- the mover (mover.c) --------------------------------------------------------------------- */
+
+MUST_USE enum err mover_start(struct store *store);
+
+/* Ends the thread. What is in its queue is dropped, and told so. */
+void mover_stop(struct store *store);
+
+/* Queues a head to be copied to host memory and, if it wants so, to disk; the lock held. */
+void mover_queue(struct store *store, struct store_head *head);
+
+#endif
