@@ -239,6 +239,27 @@ static void test_model_shape_reads_rotary_positions(void **state) {
     model_shape_done(&shape);
 }
 
+static void add_name(struct gguf_builder *builder) {
+    /* A line break, a byte of its own, and a character that the end of the space cuts. */
+    gguf_builder_string(builder, "general.name",
+                        "M\xc3\xbcller\n\xff:"
+                        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+                        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\xe2\x82\xac and more");
+}
+
+static void test_model_shape_name_is_printable_text(void **state) {
+    (void)state;
+    struct model_image image = model_image_default();
+    struct model_shape shape;
+    image.without = "general.name";
+    image.add = add_name;
+    assert_int_equal(read_shape(&image, &shape), ERR_OK);
+    assert_memory_equal(shape.name, "M\xc3\xbcller??:xx", 12);
+    assert_int_equal(strlen(shape.name), sizeof shape.name - 1);
+    assert_string_equal(shape.name + sizeof shape.name - 4, "x??");
+    model_shape_done(&shape);
+}
+
 static void test_model_shape_leaves_draft_blocks_out(void **state) {
     (void)state;
     struct model_image image = with_number("granitehybrid.nextn_predict_layers", 1);
@@ -285,6 +306,7 @@ int main(void) {
         cmocka_unit_test(test_model_shape_refuses_numbers_out_of_range),
         cmocka_unit_test(test_model_shape_refuses_what_it_does_not_run),
         cmocka_unit_test(test_model_shape_reads_rotary_positions),
+        cmocka_unit_test(test_model_shape_name_is_printable_text),
         cmocka_unit_test(test_model_shape_leaves_draft_blocks_out),
         cmocka_unit_test(test_model_shape_gives_every_layer_its_place),
     };
