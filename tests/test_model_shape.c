@@ -244,7 +244,7 @@ static void add_name(struct gguf_builder *builder) {
     gguf_builder_string(builder, "general.name",
                         "M\xc3\xbcller\n\xff:"
                         "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
-                        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\xe2\x82\xac and more");
+                        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\xe2\x82\xac and more");
 }
 
 static void test_model_shape_name_is_printable_text(void **state) {
