@@ -11,6 +11,10 @@
 
 static const char architecture[] = "granitehybrid";
 
+/* Two norms, three matrices of the feed forward, a mixer: what is allocated for a block stays in
+ * proportion to what the file holds of it. */
+enum { BLOCK_TENSORS_MIN = 6 };
+
 /* Shapes and rope.* keys that all attention layers share. */
 struct attention_keys {
     int head_size; /* 0: hidden / heads of the layer */
@@ -183,6 +187,13 @@ enum err model_shape_read_granitehybrid(const struct gguf *file, struct model_sh
     TRY(model_shape_get_factor(file, architecture, "logit_scale", 1.0f, &shape->logit_scale));
 
     shape->layer_count = blocks - draft_blocks;
+    if ((size_t)shape->layer_count > gguf_tensor_count(file) / BLOCK_TENSORS_MIN) {
+        return err_fail(ERR_FORMAT,
+                        "key 'granitehybrid.block_count' says %d blocks, expected at most %zu in a "
+                        "file of %zu tensors",
+                        blocks, gguf_tensor_count(file) / BLOCK_TENSORS_MIN,
+                        gguf_tensor_count(file));
+    }
     shape->layers = calloc((size_t)shape->layer_count, sizeof *shape->layers);
     if (shape->layers == NULL) {
         return err_fail(ERR_NOMEM, "shape of %d layers", shape->layer_count);

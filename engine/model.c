@@ -266,10 +266,11 @@ static enum err load_all(struct loader *loader, struct model *model) {
         model->output = model->embedding;
     }
     TRY(load_vector(loader, "output_norm.weight", (size_t)shape->hidden, &model->output_norm));
-    TRY(load_rope(loader, shape, &model->rope_frequencies));
     for (int i = 0; i < shape->layer_count; i++) {
         TRY(load_layer(loader, shape, i, &model->layers[i]));
     }
+    /* Behind the layers: their tensors have shown that a head is as large as the keys say. */
+    TRY(load_rope(loader, shape, &model->rope_frequencies));
     return vector_arena_upload(&loader->vectors, loader->device, &model->vectors);
 }
 
@@ -294,8 +295,8 @@ enum err model_load(const struct gguf *file, const struct model_config *config,
     if (model == NULL) {
         return err_fail(ERR_NOMEM, "model");
     }
-    /* Vectors come from the file, so twice its size is room enough for them with alignment. */
-    vector_arena_init(&loader.vectors, 2 * file_bytes + (64u << 20));
+    /* Vectors and frequencies are less than what the file's data and records take. */
+    vector_arena_init(&loader.vectors, 4 * file_bytes);
     enum err code = prepare(file, config, model);
     if (code == ERR_OK) {
         code = load_all(&loader, model);

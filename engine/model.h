@@ -10,6 +10,13 @@
 #include "engine/model_shape.h"
 #include "gpu/device.h"
 
+/*
+ * Loading takes at most this times the file's size of device memory, and the second times it plus
+ * 64 KiB of other memory (while it lasts; gguf_parse's share comes to it). Files of tiny matrices
+ * come near, since a matrix is padded to 16 rows and whole pages; real ones take 1.1 times.
+ */
+enum { MODEL_DEVICE_FACTOR = 64, MODEL_ALLOCATION_FACTOR = 12 };
+
 struct model_matrix {
     struct device_weight *weight;
     struct device_ptr bias; /* or none */

@@ -41,8 +41,8 @@ struct seed_file {
 };
 
 struct tally {
-    size_t read[GGUF_MUTATION_KINDS];
-    size_t refused[GGUF_MUTATION_KINDS];
+    size_t read[GGUF_MUTATION_DAMAGES];
+    size_t refused[GGUF_MUTATION_DAMAGES];
     double worst_factor; /* of peak allocation to file size, slack apart */
 };
 
@@ -162,7 +162,7 @@ static void test_gguf_mutation_is_read_or_refused(void **state) {
     free_seeds(seeds);
 
     size_t read = 0;
-    for (int kind = 0; kind < GGUF_MUTATION_KINDS; kind++) {
+    for (int kind = 0; kind < GGUF_MUTATION_DAMAGES; kind++) {
         print_message("%-9s %5zu read, %5zu refused\n",
                       gguf_mutator_kind_name((enum gguf_mutation)kind), tally.read[kind],
                       tally.refused[kind]);

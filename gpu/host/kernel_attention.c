@@ -59,22 +59,36 @@ static int value_width_of(const struct op_attention *op) {
     return (op->kv.value_size + SIMD_LANES - 1) / SIMD_LANES * SIMD_LANES;
 }
 
-/* With MEMORY NULL, only the size. */
-static size_t lay_out_scratch(const struct op_attention *op, uint8_t *memory,
-                              struct attention_scratch *out) {
+static size_t query_bytes_of(const struct op_attention *op) {
     size_t queries = (size_t)UNIT_ROWS * (size_t)(op->heads / op->kv.kv_heads);
-    size_t width = (size_t)value_width_of(op);
-    size_t query_bytes = round_up(queries * sizeof(struct attention_query));
-    size_t acc_bytes = round_up(queries * width * sizeof(float));
-    size_t key_bytes = round_up((size_t)op->kv.key_size * TILE * sizeof(float));
-    size_t value_bytes = round_up(width * TILE * sizeof(float));
-    if (memory != NULL) {
-        out->queries = (struct attention_query *)(void *)memory;
-        out->acc = (float *)(void *)(memory + query_bytes);
-        out->key = (float *)(void *)(memory + query_bytes + acc_bytes);
-        out->value = (float *)(void *)(memory + query_bytes + acc_bytes + key_bytes);
-    }
-    return query_bytes + acc_bytes + key_bytes + value_bytes;
+    return round_up(queries * sizeof(struct attention_query));
+}
+
+static size_t acc_bytes_of(const struct op_attention *op) {
+    size_t queries = (size_t)UNIT_ROWS * (size_t)(op->heads / op->kv.kv_heads);
+    return round_up(queries * (size_t)value_width_of(op) * sizeof(float));
+}
+
+static size_t key_bytes_of(const struct op_attention *op) {
+    return round_up((size_t)op->kv.key_size * TILE * sizeof(float));
+}
+
+/* Of one worker. */
+static size_t scratch_bytes_of(const struct op_attention *op) {
+    size_t value_bytes = round_up((size_t)value_width_of(op) * TILE * sizeof(float));
+    return query_bytes_of(op) + acc_bytes_of(op) + key_bytes_of(op) + value_bytes;
+}
+
+static struct attention_scratch scratch_at(const struct op_attention *op, uint8_t *memory) {
+    uint8_t *acc = memory + query_bytes_of(op);
+    uint8_t *key = acc + acc_bytes_of(op);
+    uint8_t *value = key + key_bytes_of(op);
+    return (struct attention_scratch){
+        .queries = (struct attention_query *)(void *)memory,
+        .acc = (float *)(void *)acc,
+        .key = (float *)(void *)key,
+        .value = (float *)(void *)value,
+    };
 }
 
 /* --- widening a tile ----------------------------------------------------------------- */
@@ -150,16 +164,25 @@ static void widen_tile(const struct attention_unit *unit, int start, int tokens,
 
 /* --- one tile, a few queries --------------------------------------------------------- */
 
+/* K and V of a tile: widened in the scratch, or as they lie in the pool. */
+struct attention_tile {
+    const uint8_t *key;   /* [key_size][at least TILE] */
+    size_t key_bytes;     /* from dimension to dimension */
+    const uint8_t *value; /* [TILE][value_width] */
+    size_t value_bytes;   /* from token to token */
+    int start;
+};
+
 KERNEL_INLINE int visible_tokens(const struct attention_query *query, int start) {
     int visible = query->position - start + 1;
     return visible < TILE ? visible : TILE;
 }
 
-/* Scores, maximum and weights P; returns the factor of what is summed so far. */
-KERNEL_INLINE float soften(struct attention_query *query, struct simd s[TILE_VECTORS], float scale,
-                           int visible, float p[TILE]) {
+/* Scales scores, masks them and gives the new maximum. */
+KERNEL_INLINE float scale_scores(struct simd s[TILE_VECTORS], float scale, int visible, float m) {
     struct simd lowest = simd_set1(-INFINITY);
-    struct simd largest = simd_set1(query->m);
+    struct simd largest = simd_set1(m);
+#pragma GCC unroll 2
     for (int i = 0; i < TILE_VECTORS; i++) {
         int lanes = visible - i * SIMD_LANES;
         s[i] = simd_mul(s[i], simd_set1(scale));
@@ -168,9 +191,15 @@ KERNEL_INLINE float soften(struct attention_query *query, struct simd s[TILE_VEC
         }
         largest = simd_max(s[i], largest);
     }
-    float m = simd_largest(largest);
+    return simd_largest(largest);
+}
+
+/* Weights P of the scores under the new maximum M; returns the factor of what is summed so far. */
+KERNEL_INLINE float soften(struct attention_query *query, const struct simd s[TILE_VECTORS],
+                           float m, int visible, float p[TILE]) {
     struct simd factor = kernel_transcendental_exp(simd_set1(query->m - m));
     struct simd l = simd_mul(query->l, factor);
+#pragma GCC unroll 2
     for (int i = 0; i < TILE_VECTORS; i++) {
         int lanes = visible - i * SIMD_LANES;
         struct simd e = kernel_transcendental_exp(simd_sub(s[i], simd_set1(m)));
@@ -182,14 +211,18 @@ KERNEL_INLINE float soften(struct attention_query *query, struct simd s[TILE_VEC
     }
     query->l = l;
     query->m = m;
-    float lane[SIMD_LANES];
-    simd_store(lane, factor);
-    return lane[0];
+    return simd_lane0(factor);
 }
 
-KERNEL_INLINE void score(const struct attention_query *const query[], int count, const float *key,
-                         int key_size, struct simd s[][TILE_VECTORS]) {
+KERNEL_INLINE void score(struct attention_query *const query[], int count, enum dtype type,
+                         const struct attention_tile *tile, int key_size,
+                         struct simd s[][TILE_VECTORS]) {
+    const uint8_t *key = tile->key;
+    const float *q[QUERY_GROUP];
+#pragma GCC unroll 4
     for (int g = 0; g < count; g++) {
+        q[g] = query[g]->q;
+#pragma GCC unroll 2
         for (int i = 0; i < TILE_VECTORS; i++) {
             s[g][i] = simd_zero();
         }
@@ -198,15 +231,32 @@ KERNEL_INLINE void score(const struct attention_query *const query[], int count,
         struct simd k[TILE_VECTORS];
 #pragma GCC unroll 2
         for (int i = 0; i < TILE_VECTORS; i++) {
-            k[i] = simd_load(key + d * TILE + i * SIMD_LANES);
+            size_t at = (size_t)i * SIMD_LANES * (type == DTYPE_F32 ? 4 : 2);
+            k[i] = kernel_kv_widen(type, key + at, SIMD_LANES);
         }
 #pragma GCC unroll 4
         for (int g = 0; g < count; g++) {
-            struct simd q = simd_set1(query[g]->q[d]);
+            struct simd x = simd_set1(q[g][d]);
 #pragma GCC unroll 2
             for (int i = 0; i < TILE_VECTORS; i++) {
-                s[g][i] = simd_fma(q, k[i], s[g][i]);
+                s[g][i] = simd_fma(x, k[i], s[g][i]);
             }
+        }
+        key += tile->key_bytes;
+    }
+}
+
+/* One token's part of acc, dimensions D and on, for queries FIRST to COUNT - 1. */
+KERNEL_INLINE void add_token(enum dtype type, const uint8_t *value, int first, int count,
+                             int vectors, float p[][TILE], int j,
+                             struct simd acc[QUERY_GROUP][VALUE_VECTORS]) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) {
+        size_t at = (size_t)v * SIMD_LANES * (type == DTYPE_F32 ? 4 : 2);
+        struct simd x = kernel_kv_widen(type, value + at, SIMD_LANES);
+#pragma GCC unroll 4
+        for (int g = first; g < count; g++) {
+            acc[g][v] = simd_fma(simd_set1(p[g][j]), x, acc[g][v]);
         }
     }
 }
@@ -214,37 +264,27 @@ KERNEL_INLINE void score(const struct attention_query *const query[], int count,
 /* acc = acc * factor + p V over VECTORS vectors of dimensions and tokens 0 to VISIBLE - 1 of each
  * query; tokens that all of them see go together. */
 KERNEL_INLINE void add_values(struct attention_query *const query[], int count, int vectors,
-                              const float *value, int width, int d, const float factor[],
-                              float p[][TILE], const int visible[]) {
+                              enum dtype type, const struct attention_tile *tile, int d,
+                              const float factor[], float p[][TILE], const int visible[]) {
     struct simd acc[QUERY_GROUP][VALUE_VECTORS];
+    const uint8_t *value = tile->value + (size_t)d * (type == DTYPE_F32 ? 4 : 2);
     int shared = TILE;
+#pragma GCC unroll 4
     for (int g = 0; g < count; g++) {
         shared = visible[g] < shared ? visible[g] : shared;
+#pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) {
             acc[g][v] =
                 simd_mul(simd_load(query[g]->acc + d + v * SIMD_LANES), simd_set1(factor[g]));
         }
     }
     for (int j = 0; j < shared; j++) {
-        const float *row = value + j * width + d;
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) {
-            struct simd x = simd_load(row + v * SIMD_LANES);
-#pragma GCC unroll 4
-            for (int g = 0; g < count; g++) {
-                acc[g][v] = simd_fma(simd_set1(p[g][j]), x, acc[g][v]);
-            }
-        }
+        add_token(type, value + (size_t)j * tile->value_bytes, 0, count, vectors, p, j, acc);
     }
 #pragma GCC unroll 4
     for (int g = 0; g < count; g++) {
         for (int j = shared; j < visible[g]; j++) {
-            const float *row = value + j * width + d;
-#pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++) {
-                struct simd x = simd_load(row + v * SIMD_LANES);
-                acc[g][v] = simd_fma(simd_set1(p[g][j]), x, acc[g][v]);
-            }
+            add_token(type, value + (size_t)j * tile->value_bytes, g, g + 1, vectors, p, j, acc);
         }
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) {
@@ -253,37 +293,93 @@ KERNEL_INLINE void add_values(struct attention_query *const query[], int count, 
     }
 }
 
-KERNEL_INLINE void attend(const struct attention_unit *unit, struct attention_query *query[],
-                          int count, int start, const struct attention_scratch *scratch) {
+KERNEL_INLINE void attend(const struct attention_unit *unit, struct attention_query *const query[],
+                          int count, enum dtype type, const struct attention_tile *tile) {
     struct simd s[QUERY_GROUP][TILE_VECTORS];
     float p[QUERY_GROUP][TILE];
+    float m[QUERY_GROUP];
     float factor[QUERY_GROUP];
     int visible[QUERY_GROUP];
-    const struct attention_query *const *read_only =
-        (const struct attention_query *const *)(void *)query;
-    score(read_only, count, scratch->key, unit->op->kv.key_size, s);
+    score(query, count, type, tile, unit->op->kv.key_size, s);
+#pragma GCC unroll 4
     for (int g = 0; g < count; g++) {
-        visible[g] = visible_tokens(query[g], start);
-        factor[g] = soften(query[g], s[g], unit->op->scale, visible[g], p[g]);
+        visible[g] = visible_tokens(query[g], tile->start);
+        m[g] = scale_scores(s[g], unit->op->scale, visible[g], query[g]->m);
+    }
+#pragma GCC unroll 4
+    for (int g = 0; g < count; g++) {
+        factor[g] = soften(query[g], s[g], m[g], visible[g], p[g]);
     }
     int width = unit->value_width;
     int d = 0;
     for (; d + VALUE_VECTORS * SIMD_LANES <= width; d += VALUE_VECTORS * SIMD_LANES) {
-        add_values(query, count, VALUE_VECTORS, scratch->value, width, d, factor, p, visible);
+        add_values(query, count, VALUE_VECTORS, type, tile, d, factor, p, visible);
     }
     for (; d < width; d += SIMD_LANES) {
-        add_values(query, count, 1, scratch->value, width, d, factor, p, visible);
+        add_values(query, count, 1, type, tile, d, factor, p, visible);
     }
 }
 
-static void attend_group(const struct attention_unit *unit, struct attention_query *query[],
-                         int start, const struct attention_scratch *scratch) {
-    attend(unit, query, QUERY_GROUP, start, scratch);
+typedef void attend_fn(const struct attention_unit *unit, struct attention_query *const query[],
+                       const struct attention_tile *tile);
+
+#define DEFINE_ATTEND(type, count)                                                                 \
+    static void attend_##type##_##count(const struct attention_unit *unit,                         \
+                                        struct attention_query *const query[],                     \
+                                        const struct attention_tile *tile) {                       \
+        attend(unit, query, (int)count < (int)QUERY_GROUP ? count : QUERY_GROUP, DTYPE_##type,     \
+               tile);                                                                              \
+    }
+DEFINE_ATTEND(F32, 1)
+DEFINE_ATTEND(F32, 2)
+DEFINE_ATTEND(F32, 3)
+DEFINE_ATTEND(F32, 4)
+DEFINE_ATTEND(F16, 1)
+DEFINE_ATTEND(F16, 2)
+DEFINE_ATTEND(F16, 3)
+DEFINE_ATTEND(F16, 4)
+DEFINE_ATTEND(BF16, 1)
+DEFINE_ATTEND(BF16, 2)
+DEFINE_ATTEND(BF16, 3)
+DEFINE_ATTEND(BF16, 4)
+
+/* By count of queries, less 1; those past QUERY_GROUP are never called. */
+static attend_fn *const attends[DTYPE_COUNT][4] = {
+    [DTYPE_F32] = {attend_F32_1, attend_F32_2, attend_F32_3, attend_F32_4},
+    [DTYPE_F16] = {attend_F16_1, attend_F16_2, attend_F16_3, attend_F16_4},
+    [DTYPE_BF16] = {attend_BF16_1, attend_BF16_2, attend_BF16_3, attend_BF16_4},
+};
+
+/* Whether a tile can be read where it lies: in one block, V in whole vectors. */
+static int is_tile_whole(const struct attention_unit *unit) {
+    const struct op_kv_view *kv = &unit->op->kv;
+    return kv->block_size >= TILE && kv->value_size % SIMD_LANES == 0;
 }
 
-static void attend_single(const struct attention_unit *unit, struct attention_query *query[],
-                          int start, const struct attention_scratch *scratch) {
-    attend(unit, query, 1, start, scratch);
+static struct attention_tile pool_tile(const struct attention_unit *unit, int start) {
+    const struct op_kv_view *kv = &unit->op->kv;
+    size_t element = dtype_block_bytes(kv->type);
+    size_t value_bytes = (size_t)kv->value_size * element;
+    size_t in_block = (size_t)(start & (kv->block_size - 1));
+    int block = start / kv->block_size;
+    return (struct attention_tile){
+        .key = kernel_kv_key(kv, unit->sequence, block, unit->kv_head) + in_block * element,
+        .key_bytes = (size_t)kv->block_size * element,
+        .value = kernel_kv_value(kv, unit->sequence, block, unit->kv_head) + in_block * value_bytes,
+        .value_bytes = value_bytes,
+        .start = start,
+    };
+}
+
+static struct attention_tile scratch_tile(const struct attention_unit *unit, int start,
+                                          const struct attention_scratch *scratch) {
+    return (struct attention_tile){
+        .key = (const uint8_t *)scratch->key,
+        .key_bytes = TILE * sizeof(float),
+        .value = (const uint8_t *)scratch->value,
+        .value_bytes = (size_t)unit->value_width * sizeof(float),
+        .start = start,
+    };
 }
 
 /* --- units --------------------------------------------------------------------------- */
@@ -321,25 +417,30 @@ static void attention_unit_run(const struct attention_unit *unit,
                                const struct attention_scratch *scratch) {
     int count = start_queries(unit, scratch);
     int last = unit->position + unit->rows - 1;
+    /* What few queries read is widened as it is read; for more, once for all of them. */
+    int is_direct = count <= QUERY_GROUP && is_tile_whole(unit);
+    enum dtype type = is_direct ? unit->op->kv.type : DTYPE_F32;
     /* Queries are ordered by position, so those that see a tile are the last ones. */
     int first = 0;
     for (int start = 0; start <= last; start += TILE) {
-        int tokens = last - start + 1 < TILE ? last - start + 1 : TILE;
-        widen_tile(unit, start, tokens, scratch);
+        struct attention_tile tile;
+        if (is_direct) {
+            tile = pool_tile(unit, start);
+        } else {
+            widen_tile(unit, start, last - start + 1 < TILE ? last - start + 1 : TILE, scratch);
+            tile = scratch_tile(unit, start, scratch);
+        }
         while (scratch->queries[first].position < start) {
             first++;
         }
-        int i = first;
-        for (; i + QUERY_GROUP <= count; i += QUERY_GROUP) {
+        int taken;
+        for (int i = first; i < count; i += taken) {
             struct attention_query *group[QUERY_GROUP];
-            for (int g = 0; g < QUERY_GROUP; g++) {
+            taken = count - i < QUERY_GROUP ? count - i : QUERY_GROUP;
+            for (int g = 0; g < taken; g++) {
                 group[g] = &scratch->queries[i + g];
             }
-            attend_group(unit, group, start, scratch);
-        }
-        for (; i < count; i++) {
-            struct attention_query *single[1] = {&scratch->queries[i]};
-            attend_single(unit, single, start, scratch);
+            attends[type][taken - 1](unit, group, &tile);
         }
     }
     for (int i = 0; i < count; i++) {
@@ -355,9 +456,8 @@ static void attention_run(const struct kernel_call *call, size_t begin, size_t e
     const struct op_attention *op = &call->command->attention;
     const struct batch_layout *layout = &op->batch->layout;
     size_t kv_heads = (size_t)op->kv.kv_heads;
-    struct attention_scratch scratch;
-    size_t scratch_bytes = lay_out_scratch(op, call->scratch, &scratch);
-    lay_out_scratch(op, (uint8_t *)call->scratch + (size_t)worker * scratch_bytes, &scratch);
+    size_t scratch_offset = (size_t)worker * scratch_bytes_of(op);
+    struct attention_scratch scratch = scratch_at(op, (uint8_t *)call->scratch + scratch_offset);
     size_t first_unit = 0;
     size_t first_row = 0;
     for (int s = 0; s < layout->sequence_count && first_unit < end; s++) {
@@ -395,5 +495,5 @@ void KERNEL_SYMBOL(kernel_plan_attention)(const struct command *command, int thr
     /* Units differ in length by far, so they are handed out one by one. */
     out->phase_count = 1;
     out->phases[0] = (struct kernel_phase){attention_run, units, 1};
-    out->scratch_bytes = lay_out_scratch(op, NULL, NULL) * (size_t)threads;
+    out->scratch_bytes = scratch_bytes_of(op) * (size_t)threads;
 }

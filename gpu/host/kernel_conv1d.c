@@ -29,17 +29,12 @@ KERNEL_INLINE void store_window(const struct conv_slice *slice, int slot, const 
     }
 }
 
-KERNEL_INLINE void conv_rows(const struct conv_slice *slice, int taps) {
-    const struct op_conv1d *op = slice->op;
-    const struct batch_sequence *sequence = slice->sequence;
-    int lanes = slice->lanes;
-    const float *weight =
-        (const float *)host_memory_at(op->weight) + (size_t)slice->channel * (size_t)taps;
-    const float *bias = host_memory_at(op->bias);
-    struct simd start = bias != NULL ? simd_load_part(bias + slice->channel, lanes) : simd_zero();
-    struct simd w[TAPS_MAX];
-    struct simd window[TAPS_MAX]; /* inputs t - taps + 1 to t - 1 of the row t to come */
-    const float *state = conv_state(slice, sequence->state_slot);
+/* w[j] lane i = weight[i][j] */
+KERNEL_INLINE void load_taps(const float *weight, int taps, int lanes, struct simd w[TAPS_MAX]) {
+    if (taps == 4 && lanes == SIMD_LANES) {
+        simd_load_transposed4(weight, w);
+        return;
+    }
     for (int j = 0; j < taps; j++) {
         float lane[SIMD_LANES] = {0};
         for (int i = 0; i < lanes; i++) {
@@ -47,6 +42,19 @@ KERNEL_INLINE void conv_rows(const struct conv_slice *slice, int taps) {
         }
         w[j] = simd_load(lane);
     }
+}
+
+KERNEL_INLINE void conv_rows(const struct conv_slice *slice, int taps, int lanes) {
+    const struct op_conv1d *op = slice->op;
+    const struct batch_sequence *sequence = slice->sequence;
+    const float *weight =
+        (const float *)host_memory_at(op->weight) + (size_t)slice->channel * (size_t)taps;
+    const float *bias = host_memory_at(op->bias);
+    struct simd start = bias != NULL ? simd_load_part(bias + slice->channel, lanes) : simd_zero();
+    struct simd w[TAPS_MAX];
+    struct simd window[TAPS_MAX]; /* inputs t - taps + 1 to t - 1 of the row t to come */
+    const float *state = conv_state(slice, sequence->state_slot);
+    load_taps(weight, taps, lanes, w);
     for (int j = 0; j < taps - 1; j++) {
         window[j] = simd_load_part(state + (size_t)j * (size_t)op->channels, lanes);
     }
@@ -91,10 +99,10 @@ static void conv1d_run(const struct kernel_call *call, size_t begin, size_t end,
         if (slice.sequence->rows == 0) {
             continue;
         }
-        if (op->taps == 4) {
-            conv_rows(&slice, 4);
+        if (op->taps == 4 && slice.lanes == SIMD_LANES) {
+            conv_rows(&slice, 4, SIMD_LANES);
         } else {
-            conv_rows(&slice, op->taps);
+            conv_rows(&slice, op->taps, slice.lanes);
         }
     }
 }

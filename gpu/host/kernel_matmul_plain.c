@@ -8,7 +8,6 @@
 enum {
     TILE_TOKENS = SIMD_REGISTERS >= 32 ? 4 : 1,
     TILE_PANELS = SIMD_REGISTERS >= 32 ? 4 : 2,
-    PREFETCH_VALUES = 64,
 };
 
 KERNEL_INLINE struct simd load_weights(enum dtype type, const uint8_t *panel, size_t k) {
@@ -40,10 +39,6 @@ KERNEL_INLINE void plain_tile(const struct kernel_matmul_task *task, enum dtype 
         for (int p = 0; p < panels; p++) {
             const uint8_t *from = weights + (size_t)p * task->weight->panel_bytes;
             w[p] = load_weights(type, from, k);
-            if (tokens == 1) {
-                simd_prefetch(from + (k + PREFETCH_VALUES) * HOST_WEIGHT_PANEL_ROWS *
-                                         (type == DTYPE_F32 ? 4 : 2));
-            }
         }
 #pragma GCC unroll 4
         for (int t = 0; t < tokens; t++) {

@@ -1,6 +1,11 @@
 /*
  * Products with Q8_0 weights. Integer sums inside a block of 32 are exact in any
  * order; over blocks one accumulator per output, in order.
+ *
+ * Few rows read panels one after another, as they lie in memory. The processor's
+ * own prefetching keeps up with that: prefetch instructions at any distance made
+ * a row of 768 x 3,376 take 115 to 140 us instead of 102, and 8 rows 175 to 195
+ * instead of 173.
  */
 #include "gpu/host/kernel_matmul.h"
 
@@ -15,7 +20,6 @@ enum {
     SCALES_BYTES = HOST_WEIGHT_PANEL_ROWS * 2,
     QUANTS_BYTES = HOST_WEIGHT_PANEL_ROWS * BLOCK,
     PAIR_BYTES = 2 * (SCALES_BYTES + QUANTS_BYTES),
-    PREFETCH_BYTES = 6 * PAIR_BYTES,
     TOKENS_MAX = 8,
     PANELS_MAX = 3,
 };
@@ -91,13 +95,6 @@ KERNEL_INLINE void add_block(const uint8_t *const pairs[PANELS_MAX], int half,
     }
 }
 
-KERNEL_INLINE void prefetch_pair(const uint8_t *pair) {
-#pragma GCC unroll 17
-    for (int i = 0; i < PAIR_BYTES / LINE_BYTES; i++) {
-        simd_prefetch(pair + i * LINE_BYTES);
-    }
-}
-
 /* For bias, epilogue and panels that end early; kept out of the tiles, which are many. */
 static void __attribute__((noinline))
 finish(const struct kernel_matmul_task *task, size_t panel, size_t row, struct simd acc) {
@@ -144,9 +141,6 @@ KERNEL_INLINE void run_tile(const struct kernel_matmul_task *task, size_t panel,
         }
     }
     for (size_t pair = 0; pair < blocks / 2; pair++) {
-        if (panels == 1) {
-            prefetch_pair(pairs[0] + PREFETCH_BYTES);
-        }
         add_block(pairs, 0, x, tokens, panels, acc);
         add_block(pairs, 1, x, tokens, panels, acc);
 #pragma GCC unroll 3

@@ -12,7 +12,6 @@ enum {
     SLICE_LANES = SLICE_VECTORS * SIMD_LANES,
     PARTIAL_SUMS = 4,
     STEP_ROWS = SIMD_LANES, /* rows whose dt and decay are computed together */
-    PREFETCH_FLOATS = 512,
 };
 
 struct scan_slice {
@@ -73,61 +72,72 @@ KERNEL_INLINE void store_lanes(float *to, struct simd x, int v, int lanes) {
     }
 }
 
+/* What a walk over the state carries along. */
+struct scan_walk {
+    const float *b[2];
+    const float *c[2];
+    struct simd decay[2];
+    struct simd u[2][SLICE_VECTORS];
+    struct simd y[2][PARTIAL_SUMS][SLICE_VECTORS];
+};
+
+/* One state dimension N of ROWS rows, whose products go to partial sum I. */
+KERNEL_INLINE void scan_dimension(struct scan_walk *walk, float *at, int n, int i, int rows,
+                                  int vectors, int lanes) {
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; v++) {
+        struct simd s = load_lanes(at, v, lanes);
+#pragma GCC unroll 2
+        for (int r = 0; r < rows; r++) {
+            struct simd in = simd_mul(simd_set1(walk->b[r][n]), walk->u[r][v]);
+            s = simd_fma(s, walk->decay[r], in);
+            walk->y[r][i][v] = simd_fma(simd_set1(walk->c[r][n]), s, walk->y[r][i][v]);
+        }
+        store_lanes(at, s, v, lanes);
+    }
+}
+
 /* Walks ROWS rows (1 or 2) of VECTORS vectors through all state dimensions. */
 KERNEL_INLINE void scan_rows(const struct op_ssm_scan *op, float *state, const struct scan_row *row,
                              int rows, float d, int vectors, int lanes) {
-    struct simd y[2][PARTIAL_SUMS][SLICE_VECTORS];
-    struct simd u[2][SLICE_VECTORS];
-    struct simd decay[2];
+    struct scan_walk walk;
     size_t stride = (size_t)op->head_size;
+    int state_size = op->state_size;
+#pragma GCC unroll 2
     for (int r = 0; r < rows; r++) {
-        decay[r] = simd_set1(row[r].decay);
+        walk.b[r] = row[r].b;
+        walk.c[r] = row[r].c;
+        walk.decay[r] = simd_set1(row[r].decay);
+#pragma GCC unroll 2
         for (int v = 0; v < vectors; v++) {
-            u[r][v] = simd_mul(simd_set1(row[r].dt), load_lanes(row[r].x, v, lanes));
+            walk.u[r][v] = simd_mul(simd_set1(row[r].dt), load_lanes(row[r].x, v, lanes));
+#pragma GCC unroll 4
             for (int i = 0; i < PARTIAL_SUMS; i++) {
-                y[r][i][v] = simd_zero();
+                walk.y[r][i][v] = simd_zero();
             }
         }
     }
     int n = 0;
-    for (; n + PARTIAL_SUMS <= op->state_size; n += PARTIAL_SUMS) {
+    for (; n + PARTIAL_SUMS <= state_size; n += PARTIAL_SUMS) {
 #pragma GCC unroll 4
         for (int i = 0; i < PARTIAL_SUMS; i++) {
-            float *at = state + (size_t)(n + i) * stride;
-            simd_prefetch(at + PREFETCH_FLOATS);
-#pragma GCC unroll 2
-            for (int v = 0; v < vectors; v++) {
-                struct simd s = load_lanes(at, v, lanes);
-#pragma GCC unroll 2
-                for (int r = 0; r < rows; r++) {
-                    struct simd in = simd_mul(simd_set1(row[r].b[n + i]), u[r][v]);
-                    s = simd_fma(s, decay[r], in);
-                    y[r][i][v] = simd_fma(simd_set1(row[r].c[n + i]), s, y[r][i][v]);
-                }
-                store_lanes(at, s, v, lanes);
-            }
+            scan_dimension(&walk, state, n + i, i, rows, vectors, lanes);
+            state += stride;
         }
     }
 #pragma GCC unroll 3
     for (int i = 0; i < PARTIAL_SUMS - 1; i++) {
-        if (n + i >= op->state_size) {
-            break;
-        }
-        float *at = state + (size_t)(n + i) * stride;
-        for (int v = 0; v < vectors; v++) {
-            struct simd s = load_lanes(at, v, lanes);
-            for (int r = 0; r < rows; r++) {
-                struct simd in = simd_mul(simd_set1(row[r].b[n + i]), u[r][v]);
-                s = simd_fma(s, decay[r], in);
-                y[r][i][v] = simd_fma(simd_set1(row[r].c[n + i]), s, y[r][i][v]);
-            }
-            store_lanes(at, s, v, lanes);
+        if (n + i < state_size) {
+            scan_dimension(&walk, state, n + i, i, rows, vectors, lanes);
+            state += stride;
         }
     }
+#pragma GCC unroll 2
     for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 2
         for (int v = 0; v < vectors; v++) {
-            struct simd sum =
-                simd_add(simd_add(y[r][0][v], y[r][1][v]), simd_add(y[r][2][v], y[r][3][v]));
+            struct simd sum = simd_add(simd_add(walk.y[r][0][v], walk.y[r][1][v]),
+                                       simd_add(walk.y[r][2][v], walk.y[r][3][v]));
             struct simd x = load_lanes(row[r].x, v, lanes);
             store_lanes(row[r].out, simd_fma(simd_set1(d), x, sum), v, lanes);
         }

@@ -176,6 +176,40 @@ static inline struct simd simd_pow2_of_magic(struct simd z) {
 
 /* --- across lanes -------------------------------------------------------------------- */
 
+static inline void simd_transpose_half(const float from[32], __m256 out[4]) {
+    __m256 v0 = _mm256_loadu_ps(from);
+    __m256 v1 = _mm256_loadu_ps(from + 8);
+    __m256 v2 = _mm256_loadu_ps(from + 16);
+    __m256 v3 = _mm256_loadu_ps(from + 24);
+    __m256 t0 = _mm256_permute2f128_ps(v0, v2, 0x20);
+    __m256 t1 = _mm256_permute2f128_ps(v0, v2, 0x31);
+    __m256 t2 = _mm256_permute2f128_ps(v1, v3, 0x20);
+    __m256 t3 = _mm256_permute2f128_ps(v1, v3, 0x31);
+    v0 = _mm256_unpacklo_ps(t0, t1);
+    v1 = _mm256_unpackhi_ps(t0, t1);
+    v2 = _mm256_unpacklo_ps(t2, t3);
+    v3 = _mm256_unpackhi_ps(t2, t3);
+    out[0] = _mm256_shuffle_ps(v0, v2, 0x44);
+    out[1] = _mm256_shuffle_ps(v0, v2, 0xee);
+    out[2] = _mm256_shuffle_ps(v1, v3, 0x44);
+    out[3] = _mm256_shuffle_ps(v1, v3, 0xee);
+}
+
+/* out[j] lane i = from[4 * i + j]. */
+static inline void simd_load_transposed4(const float from[64], struct simd out[4]) {
+    __m256 low[4];
+    __m256 high[4];
+    simd_transpose_half(from, low);
+    simd_transpose_half(from + 32, high);
+    for (int j = 0; j < 4; j++) {
+        out[j] = (struct simd){low[j], high[j]};
+    }
+}
+
+static inline float simd_lane0(struct simd x) {
+    return _mm256_cvtss_f32(x.low);
+}
+
 /* tree16 of op.h. */
 static inline float simd_tree16(struct simd x) {
     __m256 p8 = _mm256_add_ps(x.low, x.high);
@@ -203,10 +237,6 @@ static inline uint32_t simd_largest_magnitude_bits(const float from[32]) {
     __m128i p4 = _mm_max_epi32(_mm256_castsi256_si128(p8), _mm256_extracti128_si256(p8, 1));
     __m128i p2 = _mm_max_epi32(p4, _mm_unpackhi_epi64(p4, p4));
     return (uint32_t)_mm_cvtsi128_si32(_mm_max_epi32(p2, _mm_shuffle_epi32(p2, 1)));
-}
-
-static inline void simd_prefetch(const void *at) {
-    _mm_prefetch((const char *)at, _MM_HINT_T0);
 }
 
 #endif

@@ -143,6 +143,36 @@ static inline struct simd simd_pow2_of_magic(struct simd z) {
 
 /* --- across lanes -------------------------------------------------------------------- */
 
+/* out[j] lane i = from[4 * i + j]. */
+static inline void simd_load_transposed4(const float from[64], struct simd out[4]) {
+    __m512 v0 = _mm512_loadu_ps(from);
+    __m512 v1 = _mm512_loadu_ps(from + 16);
+    __m512 v2 = _mm512_loadu_ps(from + 32);
+    __m512 v3 = _mm512_loadu_ps(from + 48);
+    /* Quarters: t<m> gets quarter m of each. */
+    __m512 a = _mm512_shuffle_f32x4(v0, v1, 0x44);
+    __m512 b = _mm512_shuffle_f32x4(v0, v1, 0xee);
+    __m512 c = _mm512_shuffle_f32x4(v2, v3, 0x44);
+    __m512 d = _mm512_shuffle_f32x4(v2, v3, 0xee);
+    __m512 t0 = _mm512_shuffle_f32x4(a, c, 0x88);
+    __m512 t1 = _mm512_shuffle_f32x4(a, c, 0xdd);
+    __m512 t2 = _mm512_shuffle_f32x4(b, d, 0x88);
+    __m512 t3 = _mm512_shuffle_f32x4(b, d, 0xdd);
+    /* Within quarters. */
+    a = _mm512_unpacklo_ps(t0, t1);
+    b = _mm512_unpackhi_ps(t0, t1);
+    c = _mm512_unpacklo_ps(t2, t3);
+    d = _mm512_unpackhi_ps(t2, t3);
+    out[0].v = _mm512_shuffle_ps(a, c, 0x44);
+    out[1].v = _mm512_shuffle_ps(a, c, 0xee);
+    out[2].v = _mm512_shuffle_ps(b, d, 0x44);
+    out[3].v = _mm512_shuffle_ps(b, d, 0xee);
+}
+
+static inline float simd_lane0(struct simd x) {
+    return _mm512_cvtss_f32(x.v);
+}
+
 /* tree16 of op.h. */
 static inline float simd_tree16(struct simd x) {
     __m256 p8 = _mm256_add_ps(_mm512_castps512_ps256(x.v), _mm512_extractf32x8_ps(x.v, 1));
@@ -169,10 +199,6 @@ static inline uint32_t simd_largest_magnitude_bits(const float from[32]) {
     __m128i p4 = _mm_max_epi32(_mm256_castsi256_si128(p8), _mm256_extracti128_si256(p8, 1));
     __m128i p2 = _mm_max_epi32(p4, _mm_unpackhi_epi64(p4, p4));
     return (uint32_t)_mm_cvtsi128_si32(_mm_max_epi32(p2, _mm_shuffle_epi32(p2, 1)));
-}
-
-static inline void simd_prefetch(const void *at) {
-    _mm_prefetch((const char *)at, _MM_HINT_T0);
 }
 
 #endif

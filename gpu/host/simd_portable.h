@@ -175,6 +175,19 @@ static inline struct simd simd_pow2_of_magic(struct simd z) {
 
 /* --- across lanes -------------------------------------------------------------------- */
 
+/* out[j] lane i = from[4 * i + j]. */
+static inline void simd_load_transposed4(const float from[64], struct simd out[4]) {
+    for (int i = 0; i < SIMD_LANES; i++) {
+        for (int j = 0; j < 4; j++) {
+            out[j].lane[i] = from[4 * i + j];
+        }
+    }
+}
+
+static inline float simd_lane0(struct simd x) {
+    return x.lane[0];
+}
+
 /* tree16 of op.h. */
 static inline float simd_tree16(struct simd x) {
     for (int half = SIMD_LANES / 2; half > 0; half /= 2) {
@@ -201,10 +214,6 @@ static inline uint32_t simd_largest_magnitude_bits(const float from[32]) {
         largest = bits > largest ? bits : largest;
     }
     return largest;
-}
-
-static inline void simd_prefetch(const void *at) {
-    __builtin_prefetch(at);
 }
 
 #endif

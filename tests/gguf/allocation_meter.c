@@ -7,10 +7,12 @@
 void *__real_malloc(size_t bytes);
 void *__real_calloc(size_t count, size_t bytes);
 void *__real_realloc(void *old, size_t bytes);
+void *__real_aligned_alloc(size_t alignment, size_t bytes);
 void __real_free(void *old);
 void *__wrap_malloc(size_t bytes);
 void *__wrap_calloc(size_t count, size_t bytes);
 void *__wrap_realloc(void *old, size_t bytes);
+void *__wrap_aligned_alloc(size_t alignment, size_t bytes);
 void __wrap_free(void *old);
 
 static atomic_ptrdiff_t held;
@@ -48,6 +50,12 @@ void *__wrap_malloc(size_t bytes) {
 
 void *__wrap_calloc(size_t count, size_t bytes) {
     void *block = is_failing() ? NULL : __real_calloc(count, bytes);
+    add(size_of(block));
+    return block;
+}
+
+void *__wrap_aligned_alloc(size_t alignment, size_t bytes) {
+    void *block = is_failing() ? NULL : __real_aligned_alloc(alignment, bytes);
     add(size_of(block));
     return block;
 }

@@ -1,7 +1,7 @@
 /*
  * Counts what the program itself allocates and lets allocations fail, by the linker's --wrap of
- * malloc, calloc, realloc and free; what shared libraries allocate inside is not seen. Linking
- * tern_allocation_meter puts the wrappers in. Safe from any thread; the peak is the
+ * malloc, calloc, aligned_alloc, realloc and free; what shared libraries allocate inside is not
+ * seen. Linking tern_allocation_meter puts the wrappers in. Safe from any thread; the peak is the
  * whole process's.
  */
 #ifndef TERN_TESTS_ALLOCATION_METER_H

@@ -34,6 +34,8 @@ struct gguf_mutator {
     size_t used_bytes;   /* up to the last byte that the file cannot lack */
 };
 
+enum { ALIGNMENT = 32 };
+
 enum { ELEMENTS_NOTED = 8 }; /* of each string array, so that they do not crowd out the rest */
 
 /* ---- random numbers: splitmix64 ---- */
@@ -370,7 +372,7 @@ void gguf_mutator_make(const struct gguf_mutator *mutator, uint64_t number,
                        struct gguf_mutant *out) {
     uint64_t state = number * 0x2545f4914f6cdd1d + 1;
     struct gguf_mutant mutant = {.bytes = mutator->bytes};
-    mutant.kind = (enum gguf_mutation)below(&state, GGUF_MUTATION_KINDS);
+    mutant.kind = (enum gguf_mutation)below(&state, GGUF_MUTATION_DAMAGES);
     mutant.data = malloc(mutator->bytes);
     must(mutant.data != NULL);
     memcpy(mutant.data, mutator->seed, mutator->bytes);
@@ -403,9 +405,151 @@ void gguf_mutator_make(const struct gguf_mutator *mutator, uint64_t number,
     *out = mutant;
 }
 
+/* ---- edits: the file stays well-formed ---- */
+
+/* Puts LEN bytes in place of the REMOVED ones at AT of the header; the data stays aligned. */
+static void edit_header(const struct gguf_mutator *mutator, struct gguf_mutant *mutant, size_t at,
+                        size_t removed, const void *bytes, size_t len) {
+    static const uint8_t zeros[ALIGNMENT];
+    size_t data_at = (mutator->header_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    if (data_at <= mutant->bytes) {
+        size_t header_bytes = mutator->header_bytes - removed + len;
+        size_t padding = (ALIGNMENT - header_bytes % ALIGNMENT) % ALIGNMENT;
+        replace(mutant, mutator->header_bytes, data_at - mutator->header_bytes, zeros, padding);
+    }
+    replace(mutant, at, removed, bytes, len);
+}
+
+static uint64_t load_field(const struct gguf_mutant *mutant, const struct field *field) {
+    uint64_t value = 0;
+    memcpy(&value, mutant->data + field->at, field->bytes);
+    return value;
+}
+
+static void store_field(struct gguf_mutant *mutant, const struct field *field, uint64_t value) {
+    memcpy(mutant->data + field->at, &value, field->bytes);
+}
+
+static void edit_near(const struct gguf_mutator *mutator, uint64_t *state,
+                      struct gguf_mutant *mutant) {
+    const struct field *field = pick(mutator, state, 1U << FIELD_SCALAR);
+    const struct field *other = pick(mutator, state, 1U << FIELD_SCALAR);
+    if (field == NULL) {
+        return;
+    }
+    uint64_t before = load_field(mutant, field);
+    uint64_t after[] = {before + 1,
+                        before - 1,
+                        before * 2,
+                        before / 2,
+                        below(state, 20),
+                        1ULL << below(state, 25),
+                        0,
+                        load_field(mutant, other)};
+    store_field(mutant, field, after[below(state, ARRAY_LEN(after))]);
+}
+
+static void edit_exchange(const struct gguf_mutator *mutator, uint64_t *state,
+                          struct gguf_mutant *mutant) {
+    unsigned kind = below(state, 2) == 0 ? FIELD_TENSOR : FIELD_SCALAR;
+    const struct field *one = pick(mutator, state, 1U << kind);
+    const struct field *other = pick(mutator, state, 1U << kind);
+    if (one == NULL || one == other) {
+        return;
+    }
+    if (kind == FIELD_SCALAR) {
+        if (one->bytes == other->bytes) {
+            uint64_t value = load_field(mutant, one);
+            store_field(mutant, one, load_field(mutant, other));
+            store_field(mutant, other, value);
+        }
+        return;
+    }
+    const struct field *first = one->at < other->at ? one : other;
+    const struct field *last = first == one ? other : one;
+    /* From the back, so that the place of the first is still right; the header keeps its size. */
+    replace(mutant, last->at - 8, 8 + last->bytes, mutator->seed + first->at - 8, 8 + first->bytes);
+    replace(mutant, first->at - 8, 8 + first->bytes, mutator->seed + last->at - 8, 8 + last->bytes);
+}
+
+static void edit_dims(const struct gguf_mutator *mutator, uint64_t *state,
+                      struct gguf_mutant *mutant) {
+    const struct field *one = pick(mutator, state, 1U << FIELD_DIM);
+    if (one == NULL || one + 1 == mutator->fields + mutator->field_count ||
+        one[1].kind != FIELD_DIM) {
+        return;
+    }
+    uint64_t first = load_field(mutant, one);
+    uint64_t second = load_field(mutant, one + 1);
+    int is_swap = below(state, 2) == 0;
+    store_field(mutant, one, is_swap ? second : first * 2);
+    store_field(mutant, one + 1, is_swap ? first : second / 2);
+}
+
+static void edit_retype(const struct gguf_mutator *mutator, uint64_t *state,
+                        struct gguf_mutant *mutant) {
+    static const uint32_t types[] = {0, 1, 8, 30};
+    const struct field *offset = pick(mutator, state, 1U << FIELD_OFFSET);
+    if (offset != NULL) {
+        store_field(mutant, offset - 1, types[below(state, ARRAY_LEN(types))]);
+    }
+}
+
+static void edit_name(const struct gguf_mutator *mutator, uint64_t *state,
+                      struct gguf_mutant *mutant) {
+    static const char letters[] = "0123456789abx._";
+    const struct field *name = pick(mutator, state, 1U << FIELD_KEY | 1U << FIELD_TENSOR);
+    size_t at = name->at + below(state, name->bytes);
+    mutant->data[at] = (uint8_t)letters[below(state, sizeof letters - 1)];
+}
+
+static void edit_remove(const struct gguf_mutator *mutator, uint64_t *state,
+                        struct gguf_mutant *mutant) {
+    const struct field *name = pick(mutator, state, 1U << FIELD_KEY | 1U << FIELD_TENSOR);
+    const struct field *next = name + 1;
+    const struct field *end = mutator->fields + mutator->field_count;
+    while (next < end && next->kind != FIELD_KEY && next->kind != FIELD_TENSOR) {
+        next++;
+    }
+    size_t from = name->at - 8;
+    size_t to = next < end ? next->at - 8 : mutator->header_bytes;
+    size_t count_at = name->kind == FIELD_TENSOR ? 8 : 16;
+    uint64_t count = load_u64(mutant->data + count_at) - 1;
+    memcpy(mutant->data + count_at, &count, sizeof count);
+    edit_header(mutator, mutant, from, to - from, NULL, 0);
+}
+
+static void edit_data(const struct gguf_mutator *mutator, uint64_t *state,
+                      struct gguf_mutant *mutant) {
+    size_t span = mutant->bytes - mutator->header_bytes;
+    for (size_t i = 1 + below(state, 64); span > 0 && i > 0; i--) {
+        mutant->data[mutator->header_bytes + below(state, span)] = (uint8_t)draw(state);
+    }
+}
+
+void gguf_mutator_edit(const struct gguf_mutator *mutator, uint64_t number,
+                       struct gguf_mutant *out) {
+    static void (*const edits[])(const struct gguf_mutator *, uint64_t *, struct gguf_mutant *) = {
+        edit_near, edit_exchange, edit_dims, edit_retype, edit_name, edit_remove, edit_data};
+    uint64_t state = number * 0x9fb21c651e98df25 + 1;
+    if (below(&state, 4) == 0) {
+        gguf_mutator_make(mutator, number, out);
+        return;
+    }
+    size_t kind = below(&state, ARRAY_LEN(edits));
+    struct gguf_mutant mutant = {.bytes = mutator->bytes,
+                                 .kind = (enum gguf_mutation)(GGUF_MUTATION_DAMAGES + kind)};
+    mutant.data = malloc(mutator->bytes);
+    must(mutant.data != NULL);
+    memcpy(mutant.data, mutator->seed, mutator->bytes);
+    edits[kind](mutator, &state, &mutant);
+    *out = mutant;
+}
+
 const char *gguf_mutator_kind_name(enum gguf_mutation kind) {
-    static const char *const names[GGUF_MUTATION_KINDS] = {"cut",    "count",     "length", "type",
-                                                           "number", "bits",      "nul",    "twice",
-                                                           "splice", "alignment", "several"};
+    static const char *const names[GGUF_MUTATION_KINDS] = {
+        "cut",      "count", "length", "type",      "number",  "bits",
+        "nul",      "twice", "splice", "alignment", "several", "near",
+        "exchange", "dims",  "retype", "rename",    "remove",  "data"};
     return names[kind];
 }

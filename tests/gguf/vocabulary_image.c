@@ -44,20 +44,24 @@ static void write_tokens(const struct vocabulary_image *spec, struct gguf_builde
     free(types);
 }
 
+void vocabulary_image_write(const struct vocabulary_image *spec, struct gguf_builder *builder) {
+    if (spec->model != NULL) {
+        gguf_builder_string(builder, "tokenizer.ggml.model", spec->model);
+    }
+    if (spec->pre != NULL) {
+        gguf_builder_string(builder, "tokenizer.ggml.pre", spec->pre);
+    }
+    write_tokens(spec, builder);
+    gguf_builder_strings(builder, "tokenizer.ggml.merges", spec->merges, spec->merge_count);
+    if (spec->add != NULL) {
+        spec->add(builder);
+    }
+}
+
 uint8_t *vocabulary_image_file(const struct vocabulary_image *spec, size_t *bytes) {
     struct gguf_builder builder;
     gguf_builder_init(&builder);
-    if (spec->model != NULL) {
-        gguf_builder_string(&builder, "tokenizer.ggml.model", spec->model);
-    }
-    if (spec->pre != NULL) {
-        gguf_builder_string(&builder, "tokenizer.ggml.pre", spec->pre);
-    }
-    write_tokens(spec, &builder);
-    gguf_builder_strings(&builder, "tokenizer.ggml.merges", spec->merges, spec->merge_count);
-    if (spec->add != NULL) {
-        spec->add(&builder);
-    }
+    vocabulary_image_write(spec, &builder);
     uint8_t *file = gguf_builder_file(&builder, bytes);
     gguf_builder_done(&builder);
     return file;

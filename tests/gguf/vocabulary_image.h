@@ -27,6 +27,9 @@ struct vocabulary_image {
     void (*add)(struct gguf_builder *builder); /* more keys; NULL: none */
 };
 
+/* Adds the keys to a file that a test is writing. */
+void vocabulary_image_write(const struct vocabulary_image *spec, struct gguf_builder *builder);
+
 /* The whole file in a block of exactly *bytes, to be freed by the caller. */
 uint8_t *vocabulary_image_file(const struct vocabulary_image *spec, size_t *bytes);
 
