@@ -1,6 +1,7 @@
 #include "tests/tier_disk_fixture.h"
 
 #include "base/now.h"
+#include "store/state_open.h"
 #include "store/state_table.h"
 
 static struct tier_disk_stats stats_of(struct fixture *fixture) {
@@ -520,6 +521,58 @@ static void test_tier_disk_without_attention_or_without_state(void **state) {
     assert_reads(fixture, 2, 9, 1, 4);
 }
 
+/* What isn't an environment is refused, and set aside on request, under the cap. */
+static void test_tier_disk_sets_aside_what_is_no_environment(void **state) {
+    struct fixture *fixture = *state;
+    fixture->cap_bytes = 4 * 1024 * 1024;
+    char path[160];
+    fixture_open(fixture);
+    fixture_close(fixture);
+    snprintf(path, sizeof path, "%s/data.mdb", fixture->dir);
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    for (int i = 0; i < 20000; i++) {
+        assert_int_equal(fwrite("nonsense", 8, 1, file), 1);
+    }
+    fclose(file);
+    enum err code = fixture_try_open(fixture);
+    assert_true(code == ERR_FORMAT || code == ERR_CORRUPT);
+    assert_int_equal(state_open_set_aside(fixture->dir), ERR_OK);
+    assert_true(dir_bytes(fixture) > 100000);
+    fixture_open(fixture);
+    assert_true(fixture->opening.is_fresh);
+    for (int i = 1; i <= 60; i++) {
+        assert_int_equal(spill_simple(fixture, i, (uint64_t)i, 1, 12 * BLOCK_SIZE), SPILL_DURABLE);
+        assert_true(dir_bytes(fixture) <= fixture->cap_bytes);
+    }
+}
+
+static void test_tier_disk_names_a_reader_that_pins_pages(void **state) {
+    struct fixture *fixture = *state;
+    fixture->cap_bytes = 4 * 1024 * 1024;
+    fixture_open(fixture);
+    assert_int_equal(spill_simple(fixture, 1, 1, 1, 40), SPILL_DURABLE);
+    struct state_txn *txn;
+    assert_int_equal(state_env_begin_read(tier_disk_env(fixture->tier), &txn), ERR_OK);
+    int is_named = 0;
+    for (int i = 2; i <= 80 && !is_named; i++) {
+        struct spill_case spill;
+        case_init(&spill, i, (uint64_t)i, 1, 12 * BLOCK_SIZE);
+        if (spill_now(fixture, &spill) == SPILL_FAILED) {
+            char pid[32];
+            snprintf(pid, sizeof pid, "process %d", (int)getpid());
+            assert_int_equal(spill.code, ERR_BUSY);
+            assert_non_null(strstr(spill.message, pid));
+            is_named = 1;
+        }
+        case_free(&spill);
+    }
+    assert_true(is_named);
+    state_env_abort(txn);
+    assert_int_equal(spill_simple(fixture, 90, 90, 1, 12 * BLOCK_SIZE), SPILL_DURABLE);
+    assert_reads(fixture, 90, 9, 1, 13);
+}
+
 #define DISK_TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void) {
@@ -543,6 +596,8 @@ int main(void) {
         DISK_TEST(test_tier_disk_a_bad_object_is_met_once),
         DISK_TEST(test_tier_disk_a_bad_state_is_met_once),
         DISK_TEST(test_tier_disk_refuses_a_newer_format),
+        DISK_TEST(test_tier_disk_sets_aside_what_is_no_environment),
+        DISK_TEST(test_tier_disk_names_a_reader_that_pins_pages),
         DISK_TEST(test_tier_disk_touches_are_written),
         DISK_TEST(test_tier_disk_expired_heads_are_not_found),
         DISK_TEST(test_tier_disk_a_replaced_line_goes),
