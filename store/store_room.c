@@ -4,7 +4,9 @@
  * A pin asks to be spared, it does not forbid: what runs needs the room more, and a head that is
  * gone is computed again. Only a copy in flight keeps its bytes where they are.
  */
-#include "store/store_state.h"
+#include "store/store_room.h"
+
+#include "store/mover.h"
 
 /* Another copy of the head exists, so that one of them may go without loss. */
 static int has_copy_off_device(const struct store_head *head) {
