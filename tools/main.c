@@ -18,6 +18,7 @@ static const struct subcommand subcommands[] = {
     {"model", subcommand_model, "say what a model file holds"},
     {"tokenize", subcommand_tokenize, "turn text into token ids"},
     {"detokenize", subcommand_detokenize, "turn token ids into text"},
+    {"render", subcommand_render, "show what a model's chat template makes of messages"},
 };
 
 static const size_t subcommand_count = sizeof subcommands / sizeof subcommands[0];
