@@ -10,9 +10,10 @@
  * I3: whoever sees a head deleted under submit_lock does not hand it to the disk tier, so a
  *     deletion that has begun is never followed by a spill of what it deletes.
  */
-#include "store/store_state.h"
+#include "store/mover.h"
 
 #include "base/now.h"
+#include "store/store_room.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -355,6 +355,10 @@ enum err record_head_decode(const uint8_t *key, size_t key_len, const uint8_t *b
     memcpy(head.key.state_digest, bytes + 24, RECORD_DIGEST_BYTES);
     memcpy(head.chain_digest, bytes + 56, RECORD_DIGEST_BYTES);
     memcpy(head.numerics_class, bytes + 88, RECORD_CLASS_BYTES);
+    size_t class_len = strlen(head.numerics_class);
+    if (!is_zero(bytes + 88 + class_len, RECORD_CLASS_BYTES - class_len)) {
+        return err_fail(ERR_CORRUPT, "record: head record with bytes behind its numerics class");
+    }
     if ((head.flags & ~(uint32_t)RECORD_HEAD_PINNED) != 0) {
         return err_fail(ERR_UNSUPPORTED,
                         "record: head record with flags 0x%x that this build does "

@@ -39,9 +39,9 @@ static enum err check_head(const struct record_head *head) {
 enum err spill_check(const struct spill_job *job) {
     const struct record_head *head = &job->head;
     TRY(check_head(head));
-    if (job->segment_count == 0 || job->segment_count > HEAD_LINEAGES_MAX) {
+    if (job->segment_count == 0 || job->segment_count > HEAD_PLAN_LINEAGES_MAX) {
         return err_fail(ERR_INVALID, "spill: %zu lineages, expected 1 to %d", job->segment_count,
-                        HEAD_LINEAGES_MAX);
+                        HEAD_PLAN_LINEAGES_MAX);
     }
     uint64_t lineage = 0;
     uint64_t block = 0;

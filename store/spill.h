@@ -22,7 +22,9 @@ enum spill_outcome {
     SPILL_DURABLE,    /* on disk, synced; or it was there already */
     SPILL_SUPERSEDED, /* a newer head of the line took its place */
     SPILL_CANCELLED,  /* its conversation was deleted, or the tier was closed */
-    SPILL_FAILED,
+    SPILL_FAILED, /* ERR_FULL: no room under the cap; ERR_BUSY: a reader of another process holds
+                   * back the free pages, try again later; ERR_CONFLICT: blocks are missing that
+                   * the job can't deliver; else what fetch or the store reported */
 };
 
 enum spill_flags {

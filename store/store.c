@@ -9,6 +9,7 @@
 #include "store/store.h"
 
 #include "base/now.h"
+#include "store/mover.h"
 #include "store/store_state.h"
 
 #include <stdlib.h>

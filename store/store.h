@@ -132,6 +132,9 @@ int store_head_length(const struct store_head *head);
  */
 int store_reclaim(struct store *store, int blocks, int slots);
 
+/* Drops every idle copy in memory that lies on disk too. */
+void store_trim(struct store *store);
+
 /* Host memory outside the tier, under the same cap (requests that are set aside). Evicts for it. */
 MUST_USE enum err store_host_take(struct store *store, size_t bytes, void **out);
 void store_host_give(struct store *store, void *memory, size_t bytes);

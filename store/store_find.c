@@ -4,9 +4,8 @@
  * numerics class are this server's, and every byte of it has passed its checksum.
  * Anything else is a miss with a reason, and the next candidate is tried.
  */
-#include "store/store_state.h"
-
 #include "base/now.h"
+#include "store/store_room.h"
 
 #include <stdlib.h>
 #include <string.h>

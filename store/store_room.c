@@ -4,7 +4,9 @@
  * A pin asks to be spared, it does not forbid: what runs needs the room more, and a head that is
  * gone is computed again. Only a copy in flight keeps its bytes where they are.
  */
-#include "store/store_state.h"
+#include "store/store_room.h"
+
+#include "store/mover.h"
 
 /* Another copy of the head exists, so that one of them may go without loss. */
 static int has_copy_off_device(const struct store_head *head) {
@@ -168,4 +170,33 @@ void store_host_give(struct store *store, void *memory, size_t bytes) {
     host_account_give(&store->host, memory, bytes);
     pthread_cond_broadcast(&store->changed);
     pthread_mutex_unlock(&store->lock);
+}
+
+/* --- both ----------------------------------------------------------------------------------- */
+
+static int is_idle_copy(const struct store_head *head) {
+    return head->is_durable && head->pins == 0 && head->device_users == 0 && !head->is_moving;
+}
+
+/* One idle head that lies on disk too leaves memory. Nonzero if there was one. */
+static int drop_one_durable(struct store *store, struct store_head **doomed) {
+    struct store_head *head;
+    pthread_mutex_lock(&store->lock);
+    TAILQ_FOREACH(head, &store->index.recency, recency) {
+        if (is_idle_copy(head)) {
+            store_state_unlink(store, head, doomed);
+            break;
+        }
+    }
+    pthread_mutex_unlock(&store->lock);
+    return head != NULL;
+}
+
+void store_trim(struct store *store) {
+    struct store_head *doomed = NULL;
+    while (drop_one_durable(store, &doomed)) {
+        store_state_bury(store, doomed);
+        doomed = NULL;
+    }
+    store_state_bury(store, doomed);
 }

@@ -61,24 +61,4 @@ void store_state_bury(struct store *store, struct store_head *doomed);
 /* Takes a head out of the index and gives the index's reference back; the lock held. */
 void store_state_unlink(struct store *store, struct store_head *head, struct store_head **doomed);
 
-/* --- room (store_room.c) -------------------------------------------------------------------- */
-
-/*
- * Makes an image under the cap, evicting idle ones; the lock held. ERR_FULL when what is left is
- * in use.
- */
-MUST_USE enum err store_room_image(struct store *store, int length, const struct host_image *from,
-                                   int shared_blocks, struct host_image **out,
-                                   struct store_head **doomed);
-
-/* --- the mover (mover.c) --------------------------------------------------------------------- */
-
-MUST_USE enum err mover_start(struct store *store);
-
-/* Ends the thread. What is in its queue is dropped, and told so. */
-void mover_stop(struct store *store);
-
-/* Queues a head to be copied to host memory and, if it wants so, to disk; the lock held. */
-void mover_queue(struct store *store, struct store_head *head);
-
 #endif

@@ -29,9 +29,9 @@ struct ledger_fixture {
     struct ledger *ledger; /* NULL while closed */
 };
 
-enum { FIXTURE_TEXT_BYTES = 6000, FIXTURE_MAP_BYTES = 16 << 20 };
+enum { LEDGER_FIXTURE_TEXT_BYTES = 6000, LEDGER_FIXTURE_MAP_BYTES = 16 << 20 };
 
-static inline void fixture_remove(const char *path) {
+static inline void ledger_fixture_remove(const char *path) {
     DIR *directory = opendir(path);
     struct dirent *entry;
     while (directory != NULL && (entry = readdir(directory)) != NULL) {
@@ -39,7 +39,7 @@ static inline void fixture_remove(const char *path) {
             char *name = NULL;
             assert_true(asprintf(&name, "%s/%s", path, entry->d_name) > 0);
             if (entry->d_type == DT_DIR) {
-                fixture_remove(name);
+                ledger_fixture_remove(name);
             } else {
                 unlink(name);
             }
@@ -53,45 +53,46 @@ static inline void fixture_remove(const char *path) {
 }
 
 /* Makes a folder; in memory where that can be had, since no test here cuts the power. */
-static inline void fixture_make_store(char path[64]) {
+static inline void ledger_fixture_make_store(char path[64]) {
     snprintf(path, 64, "%s/tern-ledger-XXXXXX",
              access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     assert_non_null(mkdtemp(path));
 }
 
-static inline void fixture_init(struct ledger_fixture *fixture) {
+static inline void ledger_fixture_init(struct ledger_fixture *fixture) {
     *fixture = (struct ledger_fixture){.ledger = NULL};
-    fixture_make_store(fixture->store);
+    ledger_fixture_make_store(fixture->store);
     snprintf(fixture->directory, sizeof fixture->directory, "%s/ledger", fixture->store);
     assert_int_equal(secret_load(fixture->store, 1, &fixture->secret), ERR_OK);
     fixture->config = (struct ledger_config){
         .directory = fixture->directory,
         .secret = &fixture->secret,
-        .map_bytes = FIXTURE_MAP_BYTES,
+        .map_bytes = LEDGER_FIXTURE_MAP_BYTES,
         .leases_max = 64,
         .queue_max = 256,
     };
 }
 
-static inline void fixture_done(struct ledger_fixture *fixture) {
+static inline void ledger_fixture_done(struct ledger_fixture *fixture) {
     ledger_close(fixture->ledger);
-    fixture_remove(fixture->store);
+    ledger_fixture_remove(fixture->store);
 }
 
-static inline void fixture_open(struct ledger_fixture *fixture) {
+static inline void ledger_fixture_open(struct ledger_fixture *fixture) {
     enum err code = ledger_open(&fixture->config, &fixture->ledger);
     if (code != ERR_OK) {
         fail_msg("ledger_open: %s: %s", err_name(code), err_message());
     }
 }
 
-static inline void fixture_reopen(struct ledger_fixture *fixture) {
+static inline void ledger_fixture_reopen(struct ledger_fixture *fixture) {
     ledger_close(fixture->ledger);
     fixture->ledger = NULL;
-    fixture_open(fixture);
+    ledger_fixture_open(fixture);
 }
 
-static inline struct conversation_key fixture_key(const struct ledger_fixture *fixture, int name) {
+static inline struct conversation_key ledger_fixture_key(const struct ledger_fixture *fixture,
+                                                         int name) {
     char id[32];
     struct conversation_key key;
     snprintf(id, sizeof id, "conversation-%d", name);
@@ -102,36 +103,36 @@ static inline struct conversation_key fixture_key(const struct ledger_fixture *f
 }
 
 /* One turn's request with all that it points to. */
-struct fixture_turn {
+struct ledger_fixture_turn {
     struct ledger_append request;
     struct turn_record turn;
     char id[32];
     int32_t prompt[40];
     int32_t generated[16];
     int32_t closing[2];
-    uint8_t messages[FIXTURE_TEXT_BYTES];
+    uint8_t messages[LEDGER_FIXTURE_TEXT_BYTES];
     uint8_t response[64];
     char dialect[64];
 };
 
-enum { FIXTURE_TURN_TOKENS_MAX = 58 };
+enum { LEDGER_FIXTURE_TURN_TOKENS_MAX = 58 };
 
 /* How many ids turn TURN of conversation NAME adds; differs from turn to turn. */
-static inline size_t fixture_prompt_count(int name, uint32_t turn) {
+static inline size_t ledger_fixture_prompt_count(int name, uint32_t turn) {
     return 20 + (size_t)(name * 7 + (int)turn * 3) % 20;
 }
 
-static inline uint64_t fixture_length(int name, uint32_t turn) {
+static inline uint64_t ledger_fixture_length(int name, uint32_t turn) {
     uint64_t length = 0;
     for (uint32_t i = 1; i <= turn; i++) {
-        length += fixture_prompt_count(name, i) + 16 + 2;
+        length += ledger_fixture_prompt_count(name, i) + 16 + 2;
     }
     return length;
 }
 
-static inline void fixture_turn_init(struct fixture_turn *made,
-                                     const struct ledger_fixture *fixture, int name, uint32_t turn,
-                                     uint64_t generation) {
+static inline void ledger_fixture_turn_init(struct ledger_fixture_turn *made,
+                                            const struct ledger_fixture *fixture, int name,
+                                            uint32_t turn, uint64_t generation) {
     memset(made, 0, sizeof *made);
     for (size_t i = 0; i < ARRAY_LEN(made->prompt); i++) {
         made->prompt[i] = (int32_t)(name * 100000 + (int)turn * 100 + (int)i);
@@ -147,8 +148,8 @@ static inline void fixture_turn_init(struct fixture_turn *made,
     snprintf((char *)made->response, sizeof made->response, "answer %u of %d", turn, name);
     snprintf(made->id, sizeof made->id, "conversation-%d", name);
     snprintf(made->dialect, sizeof made->dialect, "{\"dialect\": %d}", name);
-    size_t prompt_count = fixture_prompt_count(name, turn);
-    uint64_t base = fixture_length(name, turn - 1);
+    size_t prompt_count = ledger_fixture_prompt_count(name, turn);
+    uint64_t base = ledger_fixture_length(name, turn - 1);
     made->turn = (struct turn_record){
         .parent_turn = turn - 1,
         .base_tokens = base,
@@ -163,12 +164,12 @@ static inline void fixture_turn_init(struct fixture_turn *made,
         .closing_ids = made->closing,
         .closing_count = ARRAY_LEN(made->closing),
         .messages = made->messages,
-        .messages_bytes = 100 + turn * 1300 % (FIXTURE_TEXT_BYTES - 100),
+        .messages_bytes = 100 + turn * 1300 % (LEDGER_FIXTURE_TEXT_BYTES - 100),
         .response = made->response,
         .response_bytes = sizeof made->response,
     };
     made->request = (struct ledger_append){
-        .key = fixture_key(fixture, name),
+        .key = ledger_fixture_key(fixture, name),
         .generation = generation,
         .expected_turn = turn - 1,
         .turn = &made->turn,
@@ -182,21 +183,22 @@ static inline void fixture_turn_init(struct fixture_turn *made,
 }
 
 /* Takes the lease, appends turn TURN, gives the lease back. */
-static inline enum err fixture_append(struct ledger_fixture *fixture, int name, uint32_t turn) {
-    struct fixture_turn made;
+static inline enum err ledger_fixture_append(struct ledger_fixture *fixture, int name,
+                                             uint32_t turn) {
+    struct ledger_fixture_turn made;
     struct ledger_appended appended;
     uint64_t generation;
-    struct conversation_key key = fixture_key(fixture, name);
+    struct conversation_key key = ledger_fixture_key(fixture, name);
     TRY(lease_take(ledger_leases(fixture->ledger), &key, &generation));
-    fixture_turn_init(&made, fixture, name, turn, generation);
+    ledger_fixture_turn_init(&made, fixture, name, turn, generation);
     enum err code = ledger_append(fixture->ledger, &made.request, &appended);
     lease_release(ledger_leases(fixture->ledger), &key, generation);
     return code;
 }
 
 /* The committed turn of a conversation, 0 if there is none. */
-static inline uint32_t fixture_turns(struct ledger_fixture *fixture, int name) {
-    struct conversation_key key = fixture_key(fixture, name);
+static inline uint32_t ledger_fixture_turns(struct ledger_fixture *fixture, int name) {
+    struct conversation_key key = ledger_fixture_key(fixture, name);
     struct conversation_record conversation;
     enum err code = ledger_conversation_read(fixture->ledger, &key, &conversation);
     if (code == ERR_NOT_FOUND) {
@@ -209,20 +211,20 @@ static inline uint32_t fixture_turns(struct ledger_fixture *fixture, int name) {
 }
 
 /* Checks that the conversation has exactly TURNS turns, every byte of each, and the line. */
-static inline void fixture_check(struct ledger_fixture *fixture, int name, uint32_t turns) {
-    struct conversation_key key = fixture_key(fixture, name);
+static inline void ledger_fixture_check(struct ledger_fixture *fixture, int name, uint32_t turns) {
+    struct conversation_key key = ledger_fixture_key(fixture, name);
     struct conversation_record conversation;
-    struct fixture_turn *made = malloc(sizeof *made);
+    struct ledger_fixture_turn *made = malloc(sizeof *made);
     assert_non_null(made);
     assert_int_equal(ledger_conversation_read(fixture->ledger, &key, &conversation), ERR_OK);
     assert_int_equal(conversation.turn, turns);
-    assert_int_equal(conversation.chain.length_tokens, fixture_length(name, turns));
+    assert_int_equal(conversation.chain.length_tokens, ledger_fixture_length(name, turns));
     assert_int_equal(conversation.pending_tokens, 3);
     int32_t *ids;
     size_t count;
     assert_int_equal(
         ledger_ids_read(fixture->ledger, &key, conversation.serial, turns, &ids, &count), ERR_OK);
-    assert_int_equal(count, fixture_length(name, turns));
+    assert_int_equal(count, ledger_fixture_length(name, turns));
     uint8_t digest[TOKEN_CHAIN_DIGEST_BYTES];
     uint8_t running[TOKEN_CHAIN_DIGEST_BYTES];
     token_chain_digest_of(ids, count, digest);
@@ -230,7 +232,7 @@ static inline void fixture_check(struct ledger_fixture *fixture, int name, uint3
     assert_memory_equal(digest, running, sizeof digest);
     for (uint32_t turn = 1; turn <= turns; turn++) {
         struct turn_record read;
-        fixture_turn_init(made, fixture, name, turn, 0);
+        ledger_fixture_turn_init(made, fixture, name, turn, 0);
         assert_int_equal(ledger_turn_read(fixture->ledger, &key, conversation.serial, turn, &read),
                          ERR_OK);
         assert_int_equal(read.turn, turn);
@@ -242,7 +244,7 @@ static inline void fixture_check(struct ledger_fixture *fixture, int name, uint3
         assert_int_equal(read.messages_bytes, made->turn.messages_bytes);
         assert_memory_equal(read.messages, made->messages, read.messages_bytes);
         assert_memory_equal(read.response, made->response, sizeof made->response);
-        assert_int_equal(read.end_tokens, fixture_length(name, turn));
+        assert_int_equal(read.end_tokens, ledger_fixture_length(name, turn));
         token_chain_digest_of(ids, (size_t)read.end_tokens, digest);
         assert_memory_equal(read.chain_digest, digest, sizeof digest);
         token_chain_digest_of(ids, (size_t)(read.end_tokens - 3), digest);
@@ -258,9 +260,9 @@ static inline void fixture_check(struct ledger_fixture *fixture, int name, uint3
 }
 
 /* Appends that the fixture's content does not fit: a turn of its own, under a lease of its own. */
-static inline enum err fixture_append_made(struct ledger_fixture *fixture,
-                                           struct fixture_turn *made,
-                                           struct ledger_appended *appended) {
+static inline enum err ledger_fixture_append_made(struct ledger_fixture *fixture,
+                                                  struct ledger_fixture_turn *made,
+                                                  struct ledger_appended *appended) {
     struct conversation_key key = made->request.key;
     TRY(lease_take(ledger_leases(fixture->ledger), &key, &made->request.generation));
     enum err code = ledger_append(fixture->ledger, &made->request, appended);
@@ -268,8 +270,8 @@ static inline enum err fixture_append_made(struct ledger_fixture *fixture,
     return code;
 }
 
-static inline uint64_t fixture_serial(struct ledger_fixture *fixture, int name) {
-    struct conversation_key key = fixture_key(fixture, name);
+static inline uint64_t ledger_fixture_serial(struct ledger_fixture *fixture, int name) {
+    struct conversation_key key = ledger_fixture_key(fixture, name);
     struct conversation_record conversation;
     assert_int_equal(ledger_conversation_read(fixture->ledger, &key, &conversation), ERR_OK);
     uint64_t serial = conversation.serial;
@@ -278,7 +280,7 @@ static inline uint64_t fixture_serial(struct ledger_fixture *fixture, int name) 
 }
 
 /* Waits until the turns of all tombstones are gone; gives up after some seconds. */
-static inline void fixture_wait_for_purge(struct ledger_fixture *fixture) {
+static inline void ledger_fixture_wait_for_purge(struct ledger_fixture *fixture) {
     for (int tries = 0; tries < 5000; tries++) {
         struct ledger_record_tombstone tombstones[16];
         size_t count;

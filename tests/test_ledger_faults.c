@@ -35,18 +35,18 @@ static void settle(struct ledger_fixture *fixture) {
 /* Opens, whatever an armed rule says, once the rule is gone. */
 static void reopen_unarmed(struct ledger_fixture *fixture) {
     fault_disarm();
-    fixture_reopen(fixture);
+    ledger_fixture_reopen(fixture);
     settle(fixture);
 }
 
-/* As fixture_append, with an idempotency key of the turn's own. */
+/* As ledger_fixture_append, with an idempotency key of the turn's own. */
 static enum err append_keyed(struct ledger_fixture *fixture, int name, uint32_t turn) {
-    struct fixture_turn made;
+    struct ledger_fixture_turn made;
     struct ledger_appended appended;
     uint64_t generation;
-    struct conversation_key key = fixture_key(fixture, name);
+    struct conversation_key key = ledger_fixture_key(fixture, name);
     TRY(lease_take(ledger_leases(fixture->ledger), &key, &generation));
-    fixture_turn_init(&made, fixture, name, turn, generation);
+    ledger_fixture_turn_init(&made, fixture, name, turn, generation);
     memset(made.turn.idempotency_hash, (int)turn, sizeof made.turn.idempotency_hash);
     made.request.idempotency_expires_ms = UINT64_MAX;
     enum err code = ledger_append(fixture->ledger, &made.request, &appended);
@@ -68,10 +68,10 @@ static void test_ledger_faults_append_is_whole_or_absent(void **state) {
     (void)state;
     skip_without_faults();
     struct ledger_fixture fixture;
-    fixture_init(&fixture);
-    fixture_open(&fixture);
+    ledger_fixture_init(&fixture);
+    ledger_fixture_open(&fixture);
     settle(&fixture);
-    assert_int_equal(fixture_append(&fixture, 1, 1), ERR_OK);
+    assert_int_equal(ledger_fixture_append(&fixture, 1, 1), ERR_OK);
     uint32_t turns = 1;
     int nth = 1;
     int failures = 0;
@@ -87,12 +87,12 @@ static void test_ledger_faults_append_is_whole_or_absent(void **state) {
             assert_int_equal(code, ERR_IO);
             assert_int_equal(append_keyed(&fixture, 1, turns + 1), ERR_IO);
             assert_int_equal(ledger_room_take(fixture.ledger, 1), ERR_IO);
-            fixture_check(&fixture, 1, fixture_turns(&fixture, 1)); /* reads go on */
+            ledger_fixture_check(&fixture, 1, ledger_fixture_turns(&fixture, 1)); /* reads go on */
             reopen_unarmed(&fixture);
         }
-        uint32_t found = fixture_turns(&fixture, 1);
+        uint32_t found = ledger_fixture_turns(&fixture, 1);
         assert_true(found == turns + 1 || (code != ERR_OK && found == turns));
-        fixture_check(&fixture, 1, found);
+        ledger_fixture_check(&fixture, 1, found);
         assert_int_equal(is_key_known(&fixture, turns + 1), found == turns + 1);
         failures += code != ERR_OK;
         turns = found;
@@ -103,55 +103,55 @@ static void test_ledger_faults_append_is_whole_or_absent(void **state) {
     assert_true(nth < CALLS_MAX);
     assert_true(failures > 12);
     assert_true(final_failures >= 2); /* a commit that failed, and one that failed late */
-    fixture_reopen(&fixture);
-    fixture_check(&fixture, 1, turns);
-    fixture_done(&fixture);
+    ledger_fixture_reopen(&fixture);
+    ledger_fixture_check(&fixture, 1, turns);
+    ledger_fixture_done(&fixture);
 }
 
 static void test_ledger_faults_creation_is_whole_or_absent(void **state) {
     (void)state;
     skip_without_faults();
     struct ledger_fixture fixture;
-    fixture_init(&fixture);
-    fixture_open(&fixture);
+    ledger_fixture_init(&fixture);
+    ledger_fixture_open(&fixture);
     settle(&fixture);
     int nth = 1;
     for (int has_fired = 1; has_fired && nth < CALLS_MAX; nth++) {
         arm("fail:*:%d", nth);
-        enum err code = fixture_append(&fixture, nth, 1);
+        enum err code = ledger_fixture_append(&fixture, nth, 1);
         has_fired = fault_fired() > 0;
         reopen_unarmed(&fixture);
-        uint32_t found = fixture_turns(&fixture, nth);
+        uint32_t found = ledger_fixture_turns(&fixture, nth);
         assert_true(code != ERR_OK || found == 1);
         if (found == 0) {
-            assert_int_equal(fixture_append(&fixture, nth, 1), ERR_OK);
+            assert_int_equal(ledger_fixture_append(&fixture, nth, 1), ERR_OK);
         }
     }
     assert_true(nth < CALLS_MAX);
     for (int name = 1; name < nth; name++) { /* each has a serial, and turns, of its own */
-        fixture_check(&fixture, name, 1);
+        ledger_fixture_check(&fixture, name, 1);
     }
-    fixture_done(&fixture);
+    ledger_fixture_done(&fixture);
 }
 
 static void test_ledger_faults_fork_is_whole_or_absent(void **state) {
     (void)state;
     skip_without_faults();
     struct ledger_fixture fixture;
-    fixture_init(&fixture);
-    fixture_open(&fixture);
+    ledger_fixture_init(&fixture);
+    ledger_fixture_open(&fixture);
     settle(&fixture);
     for (uint32_t turn = 1; turn <= 2; turn++) {
-        assert_int_equal(fixture_append(&fixture, 1, turn), ERR_OK);
+        assert_int_equal(ledger_fixture_append(&fixture, 1, turn), ERR_OK);
     }
     int nth = 1;
     for (int has_fired = 1; has_fired && nth < CALLS_MAX; nth++) {
         struct ledger_appended appended;
         struct ledger_fork request = {
-            .source = fixture_key(&fixture, 1),
-            .source_serial = fixture_serial(&fixture, 1),
+            .source = ledger_fixture_key(&fixture, 1),
+            .source_serial = ledger_fixture_serial(&fixture, 1),
             .source_turn = 2,
-            .key = fixture_key(&fixture, nth + 1),
+            .key = ledger_fixture_key(&fixture, nth + 1),
             .identity = {.id = "fork", .id_bytes = 4},
         };
         assert_int_equal(
@@ -160,21 +160,22 @@ static void test_ledger_faults_fork_is_whole_or_absent(void **state) {
         enum err code = ledger_fork(fixture.ledger, &request, &appended);
         has_fired = fault_fired() > 0;
         reopen_unarmed(&fixture);
-        uint32_t found = fixture_turns(&fixture, nth + 1);
+        uint32_t found = ledger_fixture_turns(&fixture, nth + 1);
         assert_true(found == 2 || (code != ERR_OK && found == 0));
         int32_t *ids;
         size_t count;
         if (found == 2) {
             assert_int_equal(ledger_ids_read(fixture.ledger, &request.key,
-                                             fixture_serial(&fixture, nth + 1), 2, &ids, &count),
+                                             ledger_fixture_serial(&fixture, nth + 1), 2, &ids,
+                                             &count),
                              ERR_OK);
-            assert_int_equal(count, fixture_length(1, 2));
+            assert_int_equal(count, ledger_fixture_length(1, 2));
             free(ids);
         }
     }
     assert_true(nth > 20 && nth < CALLS_MAX);
-    fixture_check(&fixture, 1, 2);
-    fixture_done(&fixture);
+    ledger_fixture_check(&fixture, 1, 2);
+    ledger_fixture_done(&fixture);
 }
 
 static void remove_tombstone(struct ledger_fixture *fixture, uint64_t serial) {
@@ -192,14 +193,14 @@ static void test_ledger_faults_delete_is_whole_or_absent(void **state) {
     (void)state;
     skip_without_faults();
     struct ledger_fixture fixture;
-    fixture_init(&fixture);
-    fixture_open(&fixture);
+    ledger_fixture_init(&fixture);
+    ledger_fixture_open(&fixture);
     settle(&fixture);
     int nth = 1;
     for (int has_fired = 1; has_fired && nth < CALLS_MAX; nth++) {
-        struct conversation_key key = fixture_key(&fixture, nth);
-        assert_int_equal(fixture_append(&fixture, nth, 1), ERR_OK);
-        assert_int_equal(fixture_append(&fixture, nth, 2), ERR_OK);
+        struct conversation_key key = ledger_fixture_key(&fixture, nth);
+        assert_int_equal(ledger_fixture_append(&fixture, nth, 1), ERR_OK);
+        assert_int_equal(ledger_fixture_append(&fixture, nth, 2), ERR_OK);
         uint64_t serial;
         arm("fail:*:%d", nth);
         enum err code = ledger_delete(fixture.ledger, &key, &serial);
@@ -208,12 +209,12 @@ static void test_ledger_faults_delete_is_whole_or_absent(void **state) {
         fixture.ledger = NULL;
         has_fired = fault_fired() > 0;
         fault_disarm();
-        fixture_open(&fixture);
+        ledger_fixture_open(&fixture);
         settle(&fixture);
-        uint32_t found = fixture_turns(&fixture, nth);
+        uint32_t found = ledger_fixture_turns(&fixture, nth);
         assert_true(found == 0 || (code != ERR_OK && found == 2));
         if (found > 0) {
-            fixture_check(&fixture, nth, 2);
+            ledger_fixture_check(&fixture, nth, 2);
             assert_int_equal(ledger_delete(fixture.ledger, &key, &serial), ERR_OK);
         }
         struct ledger_record_tombstone tombstone;
@@ -224,7 +225,7 @@ static void test_ledger_faults_delete_is_whole_or_absent(void **state) {
         remove_tombstone(&fixture, tombstone.serial);
     }
     assert_true(nth > 10 && nth < CALLS_MAX);
-    fixture_done(&fixture);
+    ledger_fixture_done(&fixture);
 }
 
 static void test_ledger_faults_open_leaves_the_ledger_usable(void **state) {
@@ -232,10 +233,10 @@ static void test_ledger_faults_open_leaves_the_ledger_usable(void **state) {
     skip_without_faults();
     for (int is_existing = 0; is_existing <= 1; is_existing++) {
         struct ledger_fixture fixture;
-        fixture_init(&fixture);
+        ledger_fixture_init(&fixture);
         if (is_existing) {
-            fixture_open(&fixture);
-            assert_int_equal(fixture_append(&fixture, 1, 1), ERR_OK);
+            ledger_fixture_open(&fixture);
+            assert_int_equal(ledger_fixture_append(&fixture, 1, 1), ERR_OK);
             ledger_close(fixture.ledger);
             fixture.ledger = NULL;
         }
@@ -249,10 +250,10 @@ static void test_ledger_faults_open_leaves_the_ledger_usable(void **state) {
             fault_disarm();
         }
         assert_true(nth > 10 && nth < CALLS_MAX);
-        fixture_reopen(&fixture);
-        assert_int_equal(fixture_append(&fixture, 1, 1 + (uint32_t)is_existing), ERR_OK);
-        fixture_check(&fixture, 1, 1 + (uint32_t)is_existing);
-        fixture_done(&fixture);
+        ledger_fixture_reopen(&fixture);
+        assert_int_equal(ledger_fixture_append(&fixture, 1, 1 + (uint32_t)is_existing), ERR_OK);
+        ledger_fixture_check(&fixture, 1, 1 + (uint32_t)is_existing);
+        ledger_fixture_done(&fixture);
     }
 }
 
@@ -263,7 +264,7 @@ static void test_ledger_faults_secret_is_whole_or_absent(void **state) {
         char path[64];
         struct secret first;
         struct secret second;
-        fixture_make_store(path);
+        ledger_fixture_make_store(path);
         arm("fail:secret.*:%d", nth);
         enum err code = secret_load(path, 1, &first);
         int has_fired = fault_fired() > 0;
@@ -273,7 +274,7 @@ static void test_ledger_faults_secret_is_whole_or_absent(void **state) {
         assert_true(code != ERR_OK || memcmp(&first, &second, sizeof first) == 0);
         assert_int_equal(secret_load(path, 0, &first), ERR_OK);
         assert_memory_equal(&first, &second, sizeof first);
-        fixture_remove(path);
+        ledger_fixture_remove(path);
         if (!has_fired) {
             assert_true(nth > 5);
             break;
@@ -321,13 +322,13 @@ enum { GROUP = 6 };
 static struct gate run_group(struct ledger_fixture *fixture, const char *rule) {
     struct gate gate = {
         .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .is_closed = 1};
-    struct fixture_turn *made = calloc(GROUP, sizeof *made);
+    struct ledger_fixture_turn *made = calloc(GROUP, sizeof *made);
     assert_non_null(made);
     for (int i = 0; i < GROUP; i++) {
-        struct conversation_key key = fixture_key(fixture, i + 1);
+        struct conversation_key key = ledger_fixture_key(fixture, i + 1);
         uint64_t generation;
         assert_int_equal(lease_take(ledger_leases(fixture->ledger), &key, &generation), ERR_OK);
-        fixture_turn_init(&made[i], fixture, i + 1, 1, generation);
+        ledger_fixture_turn_init(&made[i], fixture, i + 1, 1, generation);
         assert_int_equal(ledger_append_submit(fixture->ledger, &made[i].request, pass_gate, &gate),
                          ERR_OK);
         wait_for_gate(&gate, 1);
@@ -350,18 +351,18 @@ static void test_ledger_faults_full_group_is_retried_one_by_one(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(rules); i++) {
         struct ledger_fixture fixture;
         struct ledger_stats stats;
-        fixture_init(&fixture);
-        fixture_open(&fixture);
+        ledger_fixture_init(&fixture);
+        ledger_fixture_open(&fixture);
         settle(&fixture);
         struct gate gate = run_group(&fixture, rules[i]);
         assert_int_equal(gate.committed, GROUP); /* all of them, in spite of the full map */
         assert_int_equal(ledger_stats_read(fixture.ledger, &stats), ERR_OK);
         assert_int_equal(stats.groups_retried, 1);
-        fixture_reopen(&fixture);
+        ledger_fixture_reopen(&fixture);
         for (int name = 1; name <= GROUP; name++) {
-            fixture_check(&fixture, name, 1);
+            ledger_fixture_check(&fixture, name, 1);
         }
-        fixture_done(&fixture);
+        ledger_fixture_done(&fixture);
     }
 }
 
@@ -369,19 +370,19 @@ static void test_ledger_faults_full_member_leaves_the_others(void **state) {
     (void)state;
     skip_without_faults();
     struct ledger_fixture fixture;
-    fixture_init(&fixture);
-    fixture_open(&fixture);
+    ledger_fixture_init(&fixture);
+    ledger_fixture_open(&fixture);
     settle(&fixture);
     /* The group's own commit fails, then that of its second member alone. */
     struct gate gate =
         run_group(&fixture, "fail:ledger.mdb_txn_commit.full:1,fail:ledger.mdb_txn_commit.full:3");
     assert_int_equal(gate.committed, GROUP - 1);
     assert_int_equal(gate.worst, ERR_FULL);
-    fixture_reopen(&fixture);
+    ledger_fixture_reopen(&fixture);
     for (int name = 1; name <= GROUP; name++) {
-        assert_int_equal(fixture_turns(&fixture, name), name == 3 ? 0 : 1);
+        assert_int_equal(ledger_fixture_turns(&fixture, name), name == 3 ? 0 : 1);
     }
-    fixture_done(&fixture);
+    ledger_fixture_done(&fixture);
 }
 
 static void test_ledger_faults_failed_sync_is_final_for_the_group(void **state) {
@@ -389,8 +390,8 @@ static void test_ledger_faults_failed_sync_is_final_for_the_group(void **state) 
     skip_without_faults();
     struct ledger_fixture fixture;
     struct ledger_stats stats;
-    fixture_init(&fixture);
-    fixture_open(&fixture);
+    ledger_fixture_init(&fixture);
+    ledger_fixture_open(&fixture);
     settle(&fixture);
     struct gate gate = run_group(&fixture, "fail:ledger.mdb_txn_commit:1");
     assert_int_equal(gate.committed, 1);
@@ -400,13 +401,13 @@ static void test_ledger_faults_failed_sync_is_final_for_the_group(void **state) 
     assert_true(stats.is_failed);
     assert_int_equal(stats.groups_retried, 0);
     assert_non_null(strstr(stats.failure, "commit"));
-    struct conversation_key key = fixture_key(&fixture, 1);
+    struct conversation_key key = ledger_fixture_key(&fixture, 1);
     assert_int_equal(ledger_delete(fixture.ledger, &key, NULL), ERR_IO);
-    fixture_check(&fixture, 1, 1);
-    fixture_reopen(&fixture);
+    ledger_fixture_check(&fixture, 1, 1);
+    ledger_fixture_reopen(&fixture);
     assert_false(ledger_is_failed(fixture.ledger));
-    assert_int_equal(fixture_append(&fixture, 2, 1), ERR_OK);
-    fixture_done(&fixture);
+    assert_int_equal(ledger_fixture_append(&fixture, 2, 1), ERR_OK);
+    ledger_fixture_done(&fixture);
 }
 
 /* Crashes */
@@ -416,9 +417,9 @@ static void run_until_killed(struct ledger_fixture *fixture, const char *rule, i
     if (fault_arm(rule) != ERR_OK || ledger_open(&fixture->config, &fixture->ledger) != ERR_OK) {
         _exit(3);
     }
-    struct conversation_key key = fixture_key(fixture, 2);
+    struct conversation_key key = ledger_fixture_key(fixture, 2);
     for (uint32_t turn = 3; turn <= 6; turn++) {
-        if (fixture_append(fixture, 1, turn) != ERR_OK || write(pipe_fd, "t", 1) != 1) {
+        if (ledger_fixture_append(fixture, 1, turn) != ERR_OK || write(pipe_fd, "t", 1) != 1) {
             _exit(4);
         }
     }
@@ -436,11 +437,11 @@ static int crash_once(const char *rule) {
     int status;
     uint32_t acknowledged = 2;
     int is_deleted = 0;
-    fixture_init(&fixture);
-    fixture_open(&fixture);
+    ledger_fixture_init(&fixture);
+    ledger_fixture_open(&fixture);
     for (uint32_t turn = 1; turn <= 2; turn++) {
-        assert_int_equal(fixture_append(&fixture, 1, turn), ERR_OK);
-        assert_int_equal(fixture_append(&fixture, 2, turn), ERR_OK);
+        assert_int_equal(ledger_fixture_append(&fixture, 1, turn), ERR_OK);
+        assert_int_equal(ledger_fixture_append(&fixture, 2, turn), ERR_OK);
     }
     ledger_close(fixture.ledger); /* an environment is not used after a fork */
     fixture.ledger = NULL;
@@ -464,24 +465,24 @@ static int crash_once(const char *rule) {
         assert_int_equal(acknowledged, 6);
         assert_true(is_deleted);
     }
-    fixture_open(&fixture);
-    uint32_t found = fixture_turns(&fixture, 1);
+    ledger_fixture_open(&fixture);
+    uint32_t found = ledger_fixture_turns(&fixture, 1);
     assert_true(found == acknowledged || (found == acknowledged + 1 && found <= 6));
-    fixture_check(&fixture, 1, found);
-    uint32_t other = fixture_turns(&fixture, 2);
+    ledger_fixture_check(&fixture, 1, found);
+    uint32_t other = ledger_fixture_turns(&fixture, 2);
     assert_true(other == 0 || (other == 2 && !is_deleted));
     struct ledger_record_tombstone tombstone;
     size_t count;
     assert_int_equal(ledger_tombstones_list(fixture.ledger, 0, 1, &tombstone, &count), ERR_OK);
     assert_int_equal(count, other == 0 ? 1 : 0);
     if (other > 0) {
-        fixture_check(&fixture, 2, 2);
+        ledger_fixture_check(&fixture, 2, 2);
     } else {
         remove_tombstone(&fixture, tombstone.serial);
     }
-    assert_int_equal(fixture_append(&fixture, 1, found + 1), ERR_OK);
-    fixture_check(&fixture, 1, found + 1);
-    fixture_done(&fixture);
+    assert_int_equal(ledger_fixture_append(&fixture, 1, found + 1), ERR_OK);
+    ledger_fixture_check(&fixture, 1, found + 1);
+    ledger_fixture_done(&fixture);
     return is_killed;
 }
 
@@ -513,7 +514,7 @@ static void test_ledger_faults_crash_leaves_a_secret_or_none(void **state) {
         int status;
         struct secret first;
         struct secret second;
-        fixture_make_store(path);
+        ledger_fixture_make_store(path);
         pid_t child = fork();
         assert_true(child >= 0);
         if (child == 0) {
@@ -526,7 +527,7 @@ static void test_ledger_faults_crash_leaves_a_secret_or_none(void **state) {
         assert_int_equal(code, i == 0 ? ERR_NOT_FOUND : ERR_OK);
         assert_int_equal(secret_load(path, 1, &second), ERR_OK);
         assert_true(i == 0 || memcmp(&first, &second, sizeof first) == 0);
-        fixture_remove(path);
+        ledger_fixture_remove(path);
     }
 }
 

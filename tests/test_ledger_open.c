@@ -10,9 +10,9 @@ static void test_ledger_open_refuses_another_secret_and_format(void **state) {
     (void)state;
     struct ledger_fixture fixture;
     struct secret other = {{9}};
-    fixture_init(&fixture);
-    fixture_open(&fixture);
-    assert_int_equal(fixture_append(&fixture, 1, 1), ERR_OK);
+    ledger_fixture_init(&fixture);
+    ledger_fixture_open(&fixture);
+    assert_int_equal(ledger_fixture_append(&fixture, 1, 1), ERR_OK);
     ledger_close(fixture.ledger);
     fixture.ledger = NULL;
     fixture.config.secret = &other;
@@ -29,26 +29,26 @@ static void test_ledger_open_refuses_another_secret_and_format(void **state) {
         assert_int_equal(ledger_record_decode_mark(mark.data, mark.len, &content), ERR_UNSUPPORTED);
         assert_non_null(strstr(err_message(), format == 2 ? "newer" : "older"));
     }
-    fixture_open(&fixture);
-    fixture_check(&fixture, 1, 1);
-    fixture_done(&fixture);
+    ledger_fixture_open(&fixture);
+    ledger_fixture_check(&fixture, 1, 1);
+    ledger_fixture_done(&fixture);
 }
 
 static void test_ledger_open_read_only_reads_and_commits_nothing(void **state) {
     (void)state;
     struct ledger_fixture fixture;
-    struct fixture_turn made;
+    struct ledger_fixture_turn made;
     struct ledger_appended appended;
-    fixture_init(&fixture);
+    ledger_fixture_init(&fixture);
     fixture.config.is_read_only = 1;
     assert_int_equal(ledger_open(&fixture.config, &fixture.ledger), ERR_NOT_FOUND);
     fixture.config.is_read_only = 0;
-    fixture_open(&fixture);
-    assert_int_equal(fixture_append(&fixture, 1, 1), ERR_OK);
+    ledger_fixture_open(&fixture);
+    assert_int_equal(ledger_fixture_append(&fixture, 1, 1), ERR_OK);
     fixture.config.is_read_only = 1;
-    fixture_reopen(&fixture);
-    fixture_check(&fixture, 1, 1);
-    fixture_turn_init(&made, &fixture, 1, 2, 0);
+    ledger_fixture_reopen(&fixture);
+    ledger_fixture_check(&fixture, 1, 1);
+    ledger_fixture_turn_init(&made, &fixture, 1, 2, 0);
     assert_int_equal(ledger_append(fixture.ledger, &made.request, &appended), ERR_UNSUPPORTED);
     assert_int_equal(ledger_delete(fixture.ledger, &made.request.key, NULL), ERR_UNSUPPORTED);
     struct ledger_stats stats;
@@ -57,7 +57,7 @@ static void test_ledger_open_read_only_reads_and_commits_nothing(void **state) {
     assert_int_equal(stats.conversations, 1);
     assert_int_equal(ledger_readers_check(fixture.ledger, &dead), ERR_OK);
     assert_int_equal(dead, 0);
-    fixture_done(&fixture);
+    ledger_fixture_done(&fixture);
 }
 
 /* Swaps one byte of the file at a time where the turn lies: found by its own content. */
@@ -65,11 +65,11 @@ static void test_ledger_open_notices_damage_in_the_file(void **state) {
     (void)state;
     struct ledger_fixture fixture;
     char file[128];
-    fixture_init(&fixture);
-    fixture_open(&fixture);
-    assert_int_equal(fixture_append(&fixture, 1, 1), ERR_OK);
-    struct conversation_key key = fixture_key(&fixture, 1);
-    uint64_t serial = fixture_serial(&fixture, 1);
+    ledger_fixture_init(&fixture);
+    ledger_fixture_open(&fixture);
+    assert_int_equal(ledger_fixture_append(&fixture, 1, 1), ERR_OK);
+    struct conversation_key key = ledger_fixture_key(&fixture, 1);
+    uint64_t serial = ledger_fixture_serial(&fixture, 1);
     ledger_close(fixture.ledger);
     fixture.ledger = NULL;
     snprintf(file, sizeof file, "%s/data.mdb", fixture.directory);
@@ -87,14 +87,14 @@ static void test_ledger_open_notices_damage_in_the_file(void **state) {
     }
     assert_int_equal(fclose(stream), 0);
     assert_true(changed >= 1);
-    fixture_open(&fixture);
+    ledger_fixture_open(&fixture);
     struct turn_record turn;
     int32_t *ids;
     size_t count;
     assert_int_equal(ledger_turn_read(fixture.ledger, &key, serial, 1, &turn), ERR_CORRUPT);
     assert_int_equal(ledger_ids_read(fixture.ledger, &key, serial, 1, &ids, &count), ERR_CORRUPT);
     assert_int_equal(ledger_delete(fixture.ledger, &key, NULL), ERR_OK);
-    fixture_done(&fixture);
+    ledger_fixture_done(&fixture);
 }
 
 /* Leaves a mark of format 2 behind. */
@@ -120,7 +120,7 @@ static void test_ledger_open_of_a_newer_format_is_left_alone(void **state) {
     struct ledger_fixture fixture;
     struct ledger_db *db;
     struct ledger_db_bytes mark;
-    fixture_init(&fixture);
+    ledger_fixture_init(&fixture);
     assert_int_equal(mkdir(fixture.directory, 0700), 0);
     struct ledger_db_params params = {
         .directory = fixture.directory, .map_bytes = 1 << 20, .first = put_newer_mark};
@@ -140,7 +140,7 @@ static void test_ledger_open_of_a_newer_format_is_left_alone(void **state) {
     assert_int_equal(ledger_record_encode_mark(&expected, &encoded), ERR_OK);
     assert_int_equal(mark.len, encoded.len);
     assert_memory_equal(mark.data, encoded.data, encoded.len);
-    fixture_done(&fixture);
+    ledger_fixture_done(&fixture);
 }
 
 static enum err remove_mark(void *context, struct ledger_db_txn *txn) {
@@ -152,9 +152,9 @@ static void test_ledger_open_that_lost_its_mark_is_refused(void **state) {
     (void)state;
     struct ledger_fixture fixture;
     struct ledger_db *db;
-    fixture_init(&fixture);
-    fixture_open(&fixture);
-    assert_int_equal(fixture_append(&fixture, 1, 1), ERR_OK);
+    ledger_fixture_init(&fixture);
+    ledger_fixture_open(&fixture);
+    assert_int_equal(ledger_fixture_append(&fixture, 1, 1), ERR_OK);
     ledger_close(fixture.ledger);
     fixture.ledger = NULL;
     struct ledger_db_params params = {
@@ -162,7 +162,7 @@ static void test_ledger_open_that_lost_its_mark_is_refused(void **state) {
     assert_int_equal(ledger_db_open(&params, &db), ERR_OK);
     ledger_db_close(db);
     assert_int_equal(ledger_open(&fixture.config, &fixture.ledger), ERR_CORRUPT);
-    fixture_done(&fixture);
+    ledger_fixture_done(&fixture);
 }
 
 /* Puts a record of the same turn with other ids in the place of turn 1: well-formed, and wrong. */
@@ -185,29 +185,29 @@ static void test_ledger_open_line_must_have_its_digest(void **state) {
     (void)state;
     struct ledger_fixture fixture;
     struct ledger_db *db;
-    fixture_init(&fixture);
-    fixture_open(&fixture);
+    ledger_fixture_init(&fixture);
+    ledger_fixture_open(&fixture);
     for (uint32_t turn = 1; turn <= 3; turn++) {
-        assert_int_equal(fixture_append(&fixture, 1, turn), ERR_OK);
+        assert_int_equal(ledger_fixture_append(&fixture, 1, turn), ERR_OK);
     }
-    struct conversation_key key = fixture_key(&fixture, 1);
-    struct turn_record_place place = {fixture_serial(&fixture, 1), 1};
+    struct conversation_key key = ledger_fixture_key(&fixture, 1);
+    struct turn_record_place place = {ledger_fixture_serial(&fixture, 1), 1};
     ledger_close(fixture.ledger);
     fixture.ledger = NULL;
     struct ledger_db_params params = {.directory = fixture.directory,
-                                      .map_bytes = FIXTURE_MAP_BYTES,
+                                      .map_bytes = LEDGER_FIXTURE_MAP_BYTES,
                                       .first = replace_turn,
                                       .context = &place};
     assert_int_equal(ledger_db_open(&params, &db), ERR_OK);
     ledger_db_close(db);
-    fixture_open(&fixture);
+    ledger_fixture_open(&fixture);
     int32_t *ids;
     size_t count;
     for (uint32_t turn = 1; turn <= 3; turn++) {
         assert_int_equal(ledger_ids_read(fixture.ledger, &key, place.serial, turn, &ids, &count),
                          ERR_CORRUPT);
     }
-    fixture_done(&fixture);
+    ledger_fixture_done(&fixture);
 }
 
 static enum err check_nothing(void *context, struct ledger_db_txn *txn) {
@@ -222,9 +222,9 @@ static void test_ledger_open_clears_dead_readers(void **state) {
     struct ledger_fixture fixture;
     int status;
     int dead;
-    fixture_init(&fixture);
-    fixture_open(&fixture);
-    assert_int_equal(fixture_append(&fixture, 1, 1), ERR_OK);
+    ledger_fixture_init(&fixture);
+    ledger_fixture_open(&fixture);
+    assert_int_equal(ledger_fixture_append(&fixture, 1, 1), ERR_OK);
     ledger_close(fixture.ledger);
     fixture.ledger = NULL;
     int ready[2];
@@ -247,7 +247,7 @@ static void test_ledger_open_clears_dead_readers(void **state) {
     }
     char byte;
     assert_int_equal(read(ready[0], &byte, 1), 1);
-    fixture_open(&fixture);
+    ledger_fixture_open(&fixture);
     assert_int_equal(ledger_readers_check(fixture.ledger, &dead), ERR_OK);
     assert_int_equal(dead, 0); /* it lives */
     assert_int_equal(write(go[1], "g", 1), 1);
@@ -260,7 +260,7 @@ static void test_ledger_open_clears_dead_readers(void **state) {
     close(ready[1]);
     close(go[0]);
     close(go[1]);
-    fixture_done(&fixture);
+    ledger_fixture_done(&fixture);
 }
 
 int main(void) {

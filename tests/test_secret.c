@@ -3,7 +3,7 @@
 #include <fcntl.h>
 
 static void make_store(char path[64], char file[96]) {
-    fixture_make_store(path);
+    ledger_fixture_make_store(path);
     snprintf(file, 96, "%s/secret", path);
 }
 
@@ -22,11 +22,11 @@ static void test_secret_is_made_once_and_private(void **state) {
     assert_int_equal(secret_load(path, 1, &second), ERR_OK);
     assert_memory_equal(&first, &second, sizeof first);
     assert_int_equal(secret_load(path, 0, &second), ERR_OK);
-    fixture_remove(path);
+    ledger_fixture_remove(path);
     make_store(path, file);
     assert_int_equal(secret_load(path, 1, &second), ERR_OK);
     assert_memory_not_equal(&first, &second, sizeof first);
-    fixture_remove(path);
+    ledger_fixture_remove(path);
 }
 
 static void test_secret_refuses_a_file_that_is_not_its_own(void **state) {
@@ -60,7 +60,7 @@ static void test_secret_refuses_a_file_that_is_not_its_own(void **state) {
     assert_int_equal(unlink(file), 0);
     assert_int_equal(symlink("/dev/zero", file), 0);
     assert_int_not_equal(secret_load(path, 1, &read_back), ERR_OK);
-    fixture_remove(path);
+    ledger_fixture_remove(path);
 }
 
 static void test_secret_survives_a_leftover_of_a_crash(void **state) {
@@ -76,7 +76,7 @@ static void test_secret_survives_a_leftover_of_a_crash(void **state) {
     close(fd);
     assert_int_equal(secret_load(path, 1, &secret), ERR_OK);
     assert_int_equal(access(aside, F_OK), -1);
-    fixture_remove(path);
+    ledger_fixture_remove(path);
 }
 
 int main(void) {

@@ -125,6 +125,12 @@ class Tidy(unittest.TestCase):
                          ['base/two_avx2.h:6: two_put is declared in two_avx2.h: '
                           'begin it with two_avx2_'])
 
+    def test_queue_macros_declare_no_function(self):
+        text = header('base/two.h', 'TAILQ_HEAD(two_recency, two);\nSTAILQ_HEAD(two_queue, two);')
+        self.assert_silent({'base/two.h': text})
+        self.assert_fires({'base/two.h': header('base/two.h', 'TAILQ_MAKE(two_recency, two);')},
+                          'base/two.h:3', 'TAILQ_MAKE is declared')
+
     def test_names_that_say_nothing(self):
         self.assert_fires({'base/text_util.c': ''}, 'base/text_util.c:1', 'say what it holds')
         self.assert_fires({'base/two.h': header('base/two.h', 'int two_get_ex(int a);')},

@@ -157,6 +157,9 @@ def functions_of(source):
 def declarations_of(header):
     """(name, line, is inline) of the functions and variables that a header declares."""
     text = blank_directives(header.bare)
+    # Macros of sys/queue.h declare structs, not functions.
+    text = re.sub(r'^(?:S|ST|)(?:LIST|TAILQ)_HEAD\s*\(\w+,\s*\w+\);', lambda m: ' ' * len(m.group(0)), text,
+                  flags=re.MULTILINE)
     text = re.sub(r'extern\s*"[^"]*"\s*\{', lambda m: ' ' * len(m.group(0)), text)
     # Bodies of structs, enums, unions and inline functions hold no external declarations.
     flat = []

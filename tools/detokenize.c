@@ -145,7 +145,7 @@ int subcommand_detokenize(int argc, char **argv) {
          .kind = OPTION_TEXT,
          .value = &run.model,
          .argument = "FILE",
-         .help = "GGUF with the vocabulary; tensors are not needed"},
+         .help = "GGUF with the vocabulary, tensors are not needed (demo: the one built in)"},
         {.name = "special",
          .kind = OPTION_FLAG,
          .value = &run.special,
@@ -156,7 +156,7 @@ int subcommand_detokenize(int argc, char **argv) {
          .help = "read one JSON object a line"},
     };
     const struct option_spec spec = {
-        .usage = "tern detokenize --model FILE [--special] [--jsonl] < IDS",
+        .usage = "tern detokenize [--model FILE] [--special] [--jsonl] < IDS",
         .summary =
             "Reads token ids from standard input, separated by white space (a leading word\n"
             "\"tokens:\" is skipped), and writes {\"text\", \"pieces\"}: pieces holds each\n"
@@ -167,9 +167,6 @@ int subcommand_detokenize(int argc, char **argv) {
         .count = ARRAY_LEN(entries),
     };
     enum option_outcome outcome = option_parse(&spec, argc, argv, NULL, NULL);
-    if (outcome == OPTION_RUN && run.model == NULL) {
-        outcome = option_missing(argv[0], "model");
-    }
     if (outcome != OPTION_RUN) {
         return outcome == OPTION_HELP_SHOWN ? EXIT_CODE_OK : EXIT_CODE_USAGE;
     }

@@ -5,6 +5,7 @@
 #include "engine/sampler.h"
 #include "engine/tokenizer.h"
 #include "tools/local_engine.h"
+#include "tools/model_file.h"
 #include "tools/option.h"
 #include "tools/subcommand.h"
 
@@ -171,7 +172,7 @@ int subcommand_generate(int argc, char **argv) {
     struct generate_options options = {
         .kv = "f16", .isa = "auto", .max_tokens = MAX_TOKENS_DEFAULT, .top_p = 1.0};
     const struct option_entry entries[] = {
-        {"model", OPTION_TEXT, &options.model, "FILE", "the model, a GGUF file", 0, 0},
+        {"model", OPTION_TEXT, &options.model, "FILE", MODEL_FILE_HELP, 0, 0},
         {"prompt", OPTION_TEXT, &options.prompt, "TEXT",
          "what to continue; special tokens in it are recognised", 0, 0},
         {"max-tokens", OPTION_INT, &options.max_tokens, "N", "tokens to generate at most (128)", 1,
@@ -189,7 +190,7 @@ int subcommand_generate(int argc, char **argv) {
         {"isa", OPTION_TEXT, &options.isa, "NAME", "auto, portable, avx2 or avx512 (auto)", 0, 0},
     };
     const struct option_spec spec = {
-        .usage = "tern generate --model FILE --prompt TEXT [options]",
+        .usage = "tern generate --prompt TEXT [--model FILE] [options]",
         .summary = "Continues TEXT as it stands, without a chat template, and prints what the\n"
                    "model adds until it ends or --max-tokens is reached.",
         .entries = entries,
@@ -199,8 +200,8 @@ int subcommand_generate(int argc, char **argv) {
     if (outcome != OPTION_RUN) {
         return outcome == OPTION_HELP_SHOWN ? EXIT_CODE_OK : EXIT_CODE_USAGE;
     }
-    if (options.model == NULL || options.prompt == NULL) {
-        fprintf(stderr, "tern generate: --model and --prompt are needed; see --help\n");
+    if (options.prompt == NULL) {
+        option_missing(argv[0], "prompt");
         return EXIT_CODE_USAGE;
     }
     if (run(&options) != ERR_OK) {

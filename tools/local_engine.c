@@ -1,7 +1,9 @@
 #include "tools/local_engine.h"
 
+#include "tools/model_file.h"
+
 static enum err open_parts(const struct local_engine_config *config, struct local_engine *engine) {
-    TRY(gguf_open(config->model_path, &engine->file));
+    TRY(model_file_open(config->model_path, &engine->file));
     TRY(device_open(&(struct device_config){.isa = config->isa, .threads = config->threads},
                     &engine->device));
     TRY(model_load(engine->file,

@@ -8,9 +8,9 @@
 #include "engine/hybrid_forward.h"
 
 struct local_engine_config {
-    const char *model_path;
-    const char *isa; /* "auto", "portable", "avx2", "avx512" */
-    int threads;     /* 0: one per processor */
+    const char *model_path; /* as for model_file_open */
+    const char *isa;        /* "auto", "portable", "avx2", "avx512" */
+    int threads;            /* 0: one per processor */
     enum dtype kv_type;
     int block_size;
     int rows_max; /* tokens in a step */

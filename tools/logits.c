@@ -4,6 +4,7 @@
  * result must not differ.
  */
 #include "tools/local_engine.h"
+#include "tools/model_file.h"
 #include "tools/npy.h"
 #include "tools/option.h"
 #include "tools/subcommand.h"
@@ -173,7 +174,7 @@ int subcommand_logits(int argc, char **argv) {
         .block_size = LAYOUT_BLOCK_SIZE_DEFAULT,
     };
     const struct option_entry entries[] = {
-        {"model", OPTION_TEXT, &options.model, "FILE", "the model, a GGUF file", 0, 0},
+        {"model", OPTION_TEXT, &options.model, "FILE", MODEL_FILE_HELP, 0, 0},
         {"tokens", OPTION_TEXT, &options.tokens, "FILE",
          "token ids separated by white space; - is standard input", 0, 0},
         {"out", OPTION_TEXT, &options.out, "FILE",
@@ -189,7 +190,7 @@ int subcommand_logits(int argc, char **argv) {
          "run N other sequences in the same batches (0)", 0, BESIDE_MAX},
     };
     const struct option_spec spec = {
-        .usage = "tern logits --model FILE --tokens FILE --out FILE [options]",
+        .usage = "tern logits --tokens FILE --out FILE [--model FILE] [options]",
         .summary = "Writes the logits after every token of a sequence. They are a function of\n"
                    "the token ids alone: no option but --model and --kv changes a bit of them.",
         .entries = entries,
@@ -199,8 +200,8 @@ int subcommand_logits(int argc, char **argv) {
     if (outcome != OPTION_RUN) {
         return outcome == OPTION_HELP_SHOWN ? EXIT_CODE_OK : EXIT_CODE_USAGE;
     }
-    if (options.model == NULL || options.tokens == NULL || options.out == NULL) {
-        fprintf(stderr, "tern logits: --model, --tokens and --out are needed; see --help\n");
+    if (options.tokens == NULL || options.out == NULL) {
+        fprintf(stderr, "tern logits: --tokens and --out are needed; see --help\n");
         return EXIT_CODE_USAGE;
     }
     if (run(&options) != ERR_OK) {

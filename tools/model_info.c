@@ -3,6 +3,7 @@
  * without loading a weight.
  */
 #include "engine/model_shape.h"
+#include "tools/model_file.h"
 #include "tools/option.h"
 #include "tools/subcommand.h"
 
@@ -134,7 +135,7 @@ static enum err run(const char *path, const struct model_options *options) {
     enum dtype kv_type = DTYPE_F16;
     struct gguf *file = NULL;
     TRY(dtype_parse(options->kv, &kv_type));
-    TRY(gguf_open(path, &file));
+    TRY(model_file_open(path, &file));
     enum err code = describe(file, options, kv_type);
     gguf_close(file);
     return code;
@@ -143,7 +144,6 @@ static enum err run(const char *path, const struct model_options *options) {
 int subcommand_model(int argc, char **argv) {
     struct model_options options = {.kv = "f16", .block_size = LAYOUT_BLOCK_SIZE_DEFAULT};
     const char *path = NULL;
-    int paths = 0;
     const struct option_entry entries[] = {
         {"kv", OPTION_TEXT, &options.kv, "TYPE", "KV blocks in f16, bf16 or f32 (f16)", 0, 0},
         {"block-size", OPTION_INT, &options.block_size, "N",
@@ -151,20 +151,18 @@ int subcommand_model(int argc, char **argv) {
         {"json", OPTION_FLAG, &options.json, NULL, "print JSON", 0, 0},
     };
     const struct option_spec spec = {
-        .usage = "tern model FILE [options]",
-        .summary = "Shows what a GGUF file holds: architecture, layers, the bytes of KV that a\n"
-                   "token takes, the bytes of a terminal state, and the types of its weights.",
+        .usage = "tern model [FILE] [options]",
+        .summary =
+            "Shows what a GGUF file holds: architecture, layers, the bytes of KV that a\n"
+            "token takes, the bytes of a terminal state, and the types of its weights. Without\n"
+            "FILE, or with the word demo, that of the demo model in this binary.",
         .entries = entries,
         .count = ARRAY_LEN(entries),
         .positional_max = 1,
     };
-    enum option_outcome outcome = option_parse(&spec, argc, argv, &path, &paths);
+    enum option_outcome outcome = option_parse(&spec, argc, argv, &path, NULL);
     if (outcome != OPTION_RUN) {
         return outcome == OPTION_HELP_SHOWN ? EXIT_CODE_OK : EXIT_CODE_USAGE;
-    }
-    if (paths != 1) {
-        fprintf(stderr, "tern model: a model file is needed; see --help\n");
-        return EXIT_CODE_USAGE;
     }
     if (run(path, &options) != ERR_OK) {
         fprintf(stderr, "tern model: %s\n", err_message());

@@ -84,7 +84,7 @@ int subcommand_tokenize(int argc, char **argv) {
          .kind = OPTION_TEXT,
          .value = &run.model,
          .argument = "FILE",
-         .help = "GGUF with the vocabulary; tensors are not needed"},
+         .help = "GGUF with the vocabulary, tensors are not needed (demo: the one built in)"},
         {.name = "parse-special",
          .kind = OPTION_FLAG,
          .value = &run.parse_special,
@@ -99,7 +99,7 @@ int subcommand_tokenize(int argc, char **argv) {
          .help = "read one JSON object a line"},
     };
     const struct option_spec spec = {
-        .usage = "tern tokenize --model FILE [--parse-special] [--no-bos] [--jsonl] < TEXT",
+        .usage = "tern tokenize [--model FILE] [--parse-special] [--no-bos] [--jsonl] < TEXT",
         .summary =
             "Reads text from standard input and writes {\"ids\": [...]}. Bytes that are not\n"
             "valid UTF-8 are tokenized as the bytes they are.\n\n"
@@ -110,9 +110,6 @@ int subcommand_tokenize(int argc, char **argv) {
         .count = ARRAY_LEN(entries),
     };
     enum option_outcome outcome = option_parse(&spec, argc, argv, NULL, NULL);
-    if (outcome == OPTION_RUN && run.model == NULL) {
-        outcome = option_missing(argv[0], "model");
-    }
     if (outcome != OPTION_RUN) {
         return outcome == OPTION_HELP_SHOWN ? EXIT_CODE_OK : EXIT_CODE_USAGE;
     }

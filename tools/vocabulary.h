@@ -8,7 +8,7 @@
 #include "base/err.h"
 #include "engine/tokenizer.h"
 
-/* The caller destroys *out. Errors name PATH. */
+/* PATH as for model_file_open. The caller destroys *out. Errors name the file. */
 MUST_USE enum err vocabulary_load(const char *path, struct tokenizer **out);
 
 #endif
