@@ -449,9 +449,11 @@ static enum err render(struct turn *turn, const struct turn_record *last, struct
         code = chat_template_first(turn->service->config.chat_template, messages,
                                    request->message_count, out);
     } else {
-        struct chat_answer_end end = {.last_token = -1};
+        struct chat_answer_end end = {.last_id = -1};
         if (last->generated_count > 0) {
-            end.last_token = last->generated_ids[last->generated_count - 1];
+            end.last_id = last->generated_ids[last->generated_count - 1];
+            end.is_ended =
+                tokenizer_ends_generation(turn->service->config.tokenizer, end.last_id);
         }
         code = chat_template_delta(turn->service->config.chat_template, messages,
                                    request->message_count, &end, out);
@@ -466,10 +468,10 @@ static enum err append_prompt(struct turn *turn, const struct turn_record *last)
     turn->history_count = turn->ids.count;
     enum err code = render(turn, last, &prompt);
     if (code == ERR_OK) {
-        code = token_list_append(&turn->ids, prompt.ids.ids, prompt.ids.count); /* I3 */
+        code = token_list_append(&turn->ids, prompt.list.ids, prompt.list.count); /* I3 */
     }
     turn->prompt_end = turn->history_count + prompt.prompt_end;
-    token_list_done(&prompt.ids);
+    prompt_ids_done(&prompt);
     return code;
 }
 
