@@ -13,6 +13,7 @@ struct subcommand {
 };
 
 static const struct subcommand subcommands[] = {
+    {"chat", subcommand_chat, "talk with a server in the terminal"},
     {"generate", subcommand_generate, "continue a prompt with a model"},
     {"logits", subcommand_logits, "write a model's logits for given token ids"},
     {"model", subcommand_model, "say what a model file holds"},
