@@ -14,6 +14,7 @@ struct subcommand {
 
 static const struct subcommand subcommands[] = {
     {"serve", subcommand_serve, "serve conversations over HTTP"},
+    {"chat", subcommand_chat, "talk with a server in the terminal"},
     {"generate", subcommand_generate, "continue a prompt with a model"},
     {"logits", subcommand_logits, "write a model's logits for given token ids"},
     {"model", subcommand_model, "say what a model file holds"},

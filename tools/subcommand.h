@@ -14,6 +14,7 @@ enum exit_code {
 
 int subcommand_serve(int argc, char **argv);
 int subcommand_walk(int argc, char **argv);
+int subcommand_chat(int argc, char **argv);
 int subcommand_logits(int argc, char **argv);
 int subcommand_generate(int argc, char **argv);
 int subcommand_tokenize(int argc, char **argv);
