@@ -78,11 +78,14 @@ static enum err hand_out(struct answer_text *text, size_t len, const char **out,
     return ERR_OK;
 }
 
-/* The leftmost stop string that is whole ends the text; else all but a possible beginning goes. */
-static enum err release_safe(struct answer_text *text, const char **out, size_t *len) {
+/*
+ * The leftmost stop string that is whole ends the text; else all but a possible beginning goes. At
+ * the end of the answer a beginning is none any more, but a stop behind it may be whole.
+ */
+static enum err release_safe(struct answer_text *text, int is_end, const char **out, size_t *len) {
     for (size_t at = 0; at < text->held.len && text->stop_count > 0; at++) {
         int is_whole = 0;
-        if (!stop_begins_at(text, at, &is_whole)) {
+        if (!stop_begins_at(text, at, &is_whole) || (is_end && !is_whole)) {
             continue;
         }
         text->is_stopped = is_whole;
@@ -107,7 +110,7 @@ enum err answer_text_push(struct answer_text *text, const char *bytes, size_t by
     TRY(buf_extend(&text->held, room, &place));
     size_t written = utf8_stream_push(&text->stream, bytes, byte_len, (char *)place);
     text->held.len -= room - written;
-    return release_safe(text, out, len);
+    return release_safe(text, 0, out, len);
 }
 
 enum err answer_text_finish(struct answer_text *text, const char **out, size_t *len) {
@@ -120,14 +123,5 @@ enum err answer_text_finish(struct answer_text *text, const char **out, size_t *
     TRY(buf_extend(&text->held, 12, &place));
     size_t written = utf8_stream_finish(&text->stream, (char *)place);
     text->held.len -= 12 - written;
-    TRY(release_safe(text, out, len));
-    if (text->is_stopped || text->held.len == 0) {
-        return ERR_OK;
-    }
-    /* A beginning that never became a stop string is text. */
-    TRY(buf_append(&text->ready, text->held.data, text->held.len));
-    buf_clear(&text->held);
-    *out = (const char *)text->ready.data;
-    *len = text->ready.len;
-    return ERR_OK;
+    return release_safe(text, 1, out, len);
 }

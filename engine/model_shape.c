@@ -1,5 +1,7 @@
 #include "engine/model_shape.h"
 
+#include "engine/utf8.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,12 +100,16 @@ const struct gguf_tensor *model_shape_find_tensor(const struct gguf *file, int l
     return gguf_find_tensor(file, name);
 }
 
-/* Copies at most BYTES - 1 printable characters; others become '?'. */
+/* Copies at most BYTES - 1 bytes of printable UTF-8; what is neither becomes '?'. */
 static void copy_text(char *to, size_t bytes, struct gguf_string from) {
     size_t len = from.len < bytes - 1 ? from.len : bytes - 1;
     for (size_t i = 0; i < len; i++) {
         unsigned char c = (unsigned char)from.text[i];
         to[i] = c >= 0x20 && c != 0x7f ? (char)c : '?';
+    }
+    for (size_t valid = utf8_valid_prefix(to, len); valid < len;
+         valid += utf8_valid_prefix(to + valid, len - valid)) {
+        to[valid] = '?';
     }
     to[len] = '\0';
 }

@@ -10,6 +10,7 @@
  */
 #include "engine/scheduler.h"
 
+#include "base/fault.h"
 #include "base/now.h"
 #include "engine/residence.h"
 
@@ -385,14 +386,14 @@ static enum err take_token(struct scheduler *scheduler, struct engine_request *r
     return *is_done ? finish_text(request) : ERR_OK;
 }
 
+/* A request of the step is running. */
 static int running_index(const struct scheduler *scheduler, const struct engine_request *request) {
-    for (int i = 0; i < scheduler->running_count; i++) {
-        if (scheduler->running[i] == request) {
-            return i;
-        }
+    int i = 0;
+    while (i < scheduler->running_count && scheduler->running[i] != request) {
+        i++;
     }
-    assert(!"a request of the step is running");
-    return -1;
+    assert(i < scheduler->running_count);
+    return i;
 }
 
 static void take_outputs(struct scheduler *scheduler, int item_count) {
@@ -432,6 +433,11 @@ enum scheduler_progress scheduler_step(struct scheduler *scheduler) {
     uint64_t begun_ns = now_monotonic_ns();
     int rows = build_step(scheduler, &item_count);
     enum err code = hybrid_forward_enqueue(scheduler->forward, scheduler->items, item_count);
+    if (rows > item_count) {
+        FAULT_KILL("engine.prefill");
+    } else {
+        FAULT_KILL("engine.decode");
+    }
     if (code == ERR_OK) {
         code = hybrid_forward_wait(scheduler->forward);
     }

@@ -1,6 +1,7 @@
 #include "server/stack.h"
 
 #include "engine/model_digest.h"
+#include "store/state_open.h"
 
 #include <errno.h>
 #include <sodium.h>
@@ -8,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -57,13 +57,9 @@ static int exists(const char *path) {
     return stat(path, &status) == 0;
 }
 
-/* A damaged state environment is only a cache: it is kept for inspection under another name. */
+/* A damaged state environment is only a cache: it is set aside, and begun anew. */
 static enum err set_state_aside(struct stack *stack, const char *path) {
-    char aside[PATH_BYTES + 64];
-    snprintf(aside, sizeof aside, "%s.damaged-%lld", path, (long long)time(NULL));
-    if (rename(path, aside) != 0) {
-        return err_fail(ERR_IO, "cannot set '%s' aside: %s", path, strerror(errno));
-    }
+    TRY(state_open_set_aside(path));
     stack->is_state_set_aside = 1;
     return ERR_OK;
 }
@@ -291,7 +287,12 @@ static enum err open_store(struct stack *stack) {
         .spill_lag_ms = config->spill_lag_ms,
     };
     TRY(state_digest(stack, store.state_digest));
-    return store_create(&store, &stack->store);
+    enum err code = store_create(&store, &stack->store);
+    if (code == ERR_FORMAT || code == ERR_CORRUPT) {
+        TRY(set_state_aside(stack, path));
+        code = store_create(&store, &stack->store);
+    }
+    return code;
 }
 
 /* --- the whole

@@ -14,6 +14,7 @@ struct spill_queue {
     size_t count;
     size_t handed_out;
     uint64_t bytes;
+    uint64_t sequence;
 };
 
 enum err spill_queue_create(const struct spill_queue_config *config, struct spill_queue **out) {
@@ -91,7 +92,7 @@ enum err spill_queue_push(struct spill_queue *queue, const struct spill_job *job
     }
     struct spill_node *node = queue->unused;
     queue->unused = node->next;
-    *node = (struct spill_node){.job = *job, .queued_ms = now_ms};
+    *node = (struct spill_node){.job = *job, .queued_ms = now_ms, .sequence = ++queue->sequence};
     /* In the place of what it supersedes, so that forks queued behind that still find its blocks,
      * but never in front of another job of its conversation. */
     place = place != NULL ? place : queue->end;
@@ -178,6 +179,19 @@ size_t spill_queue_count(const struct spill_queue *queue) {
 
 uint64_t spill_queue_bytes(const struct spill_queue *queue) {
     return queue->bytes;
+}
+
+uint64_t spill_queue_sequence(const struct spill_queue *queue) {
+    return queue->sequence;
+}
+
+int spill_queue_is_open(const struct spill_queue *queue, uint64_t sequence) {
+    /* What was taken out is not told apart: at worst the answer is true for a moment too long. */
+    int is_open = queue->handed_out > 0;
+    for (const struct spill_node *node = queue->first; node != NULL; node = node->next) {
+        is_open |= node->sequence <= sequence;
+    }
+    return is_open;
 }
 
 uint64_t spill_queue_oldest_ms(const struct spill_queue *queue) {

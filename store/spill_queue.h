@@ -13,6 +13,7 @@ struct spill_node {
     struct spill_node *next;
     struct spill_job job;
     uint64_t queued_ms;
+    uint64_t sequence; /* rises with each push */
 };
 
 struct spill_queue_config {
@@ -46,6 +47,12 @@ void spill_queue_release(struct spill_queue *queue, struct spill_node *node);
 
 size_t spill_queue_count(const struct spill_queue *queue);
 uint64_t spill_queue_bytes(const struct spill_queue *queue);
+
+/* The sequence number of the job that was pushed last; 0 before the first. */
+uint64_t spill_queue_sequence(const struct spill_queue *queue);
+
+/* True if a job with at most this sequence number waits, or was taken out and not yet released. */
+int spill_queue_is_open(const struct spill_queue *queue, uint64_t sequence);
 
 /* When the oldest waiting job was queued; 0 if none waits. */
 uint64_t spill_queue_oldest_ms(const struct spill_queue *queue);

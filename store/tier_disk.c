@@ -43,7 +43,7 @@ struct command {
     struct record_quarantine quarantine;
     uint64_t bytes;
     uint64_t heads_evicted;
-    uint64_t after_job; /* DRAIN: when this many jobs are done */
+    uint64_t sequence; /* DRAIN: when all jobs up to this one are done */
     enum err code;
     char message[SPILLER_MESSAGE_BYTES];
     int is_done;
@@ -64,8 +64,6 @@ struct tier_disk {
     struct command **commands_end;
     int is_closing;
     uint64_t lineage_next;
-    uint64_t jobs_taken_in; /* accepted by tier_disk_spill */
-    uint64_t jobs_done;
     struct disk_writer_touch touches[TOUCHES_MAX];
     size_t touch_count;
     uint64_t touched_ms;                                 /* monotonic: of the oldest note */
@@ -130,8 +128,8 @@ static void end_nodes(struct tier_disk *tier, struct spill_node *nodes,
                        spill_outcome_name(outcome));
         lock(tier);
         count_outcome(tier, outcome);
-        tier->jobs_done++;
         spill_queue_release(tier->queue, node);
+        pthread_cond_signal(&tier->work); /* a drain may wait for it */
         unlock(tier);
     }
 }
@@ -157,7 +155,6 @@ static void run_jobs(struct tier_disk *tier, struct spill_node *nodes) {
         tier->counters.evictions = counts.evictions;
         tier->counters.spill_bytes = counts.spill_bytes;
         tier->is_garbage_left = 1;
-        tier->jobs_done++;
         spill_queue_release(tier->queue, taken[i]);
         unlock(tier);
     }
@@ -207,7 +204,7 @@ static enum err run_command(struct tier_disk *tier, struct command *command) {
 static struct command *take_command(struct tier_disk *tier) {
     for (struct command **link = &tier->commands; *link != NULL; link = &(*link)->next) {
         struct command *command = *link;
-        if (command->kind == DRAIN && tier->jobs_done < command->after_job) {
+        if (command->kind == DRAIN && spill_queue_is_open(tier->queue, command->sequence)) {
             continue;
         }
         *link = command->next;
@@ -347,7 +344,7 @@ static void *run_writer(void *context) {
 static enum err ask(struct tier_disk *tier, struct command *command) {
     lock(tier);
     if (command->kind == DRAIN) {
-        command->after_job = tier->jobs_taken_in;
+        command->sequence = spill_queue_sequence(tier->queue);
     }
     *tier->commands_end = command;
     tier->commands_end = &command->next;
@@ -481,7 +478,6 @@ enum err tier_disk_spill(struct tier_disk *tier, const struct spill_job *job) {
                         ? err_fail(ERR_CLOSED, "spill: the disk tier is closing")
                         : spill_queue_push(tier->queue, job, now_wall_ms(), &superseded);
     if (code == ERR_OK) {
-        tier->jobs_taken_in++;
         tier->counters.spills_queued++;
         pthread_cond_signal(&tier->work);
     }

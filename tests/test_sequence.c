@@ -40,10 +40,10 @@ static int set_up(void **state) {
 /* pool_destroy asserts that everything was given back. */
 static int tear_down(void **state) {
     struct fixture *fixture = *state;
+    device_stream_destroy(fixture->stream); /* waits: buffers are not to be in use any more */
     sequence_done(&fixture->sequence);
     pool_destroy(fixture->pool);
     layout_done(&fixture->layout);
-    device_stream_destroy(fixture->stream);
     device_close(fixture->device);
     free(fixture);
     return 0;

@@ -573,6 +573,75 @@ static void test_tier_disk_names_a_reader_that_pins_pages(void **state) {
     assert_reads(fixture, 90, 9, 1, 13);
 }
 
+enum { WORKERS = 3, WORKER_TURNS = 12 };
+
+struct worker {
+    struct fixture *fixture;
+    int conversation;
+    struct spill_case spills[WORKER_TURNS];
+    int refused;
+    int wrong;
+};
+
+/* Turns of one conversation, each read back in whatever state the queue has left it. Counts instead
+ * of asserting: a failed assertion must not leave a thread. */
+static void *work(void *context) {
+    struct worker *worker = context;
+    struct tier_disk *tier = worker->fixture->tier;
+    uint64_t lineage = tier_disk_take_lineage(tier);
+    for (uint64_t i = 0; i < WORKER_TURNS; i++) {
+        case_init(&worker->spills[i], worker->conversation, lineage, i + 1, (i + 1) * 40);
+        worker->refused += tier_disk_spill(tier, &worker->spills[i].job) != ERR_OK;
+        struct record_head head;
+        struct head_failure failure;
+        size_t placed;
+        struct record_head_key key = head_key(worker->conversation, 1, 99);
+        if (tier_disk_lookup(tier, &key, &head) == TIER_DISK_HIT) {
+            tier_disk_touch(tier, &head.key);
+            enum err code = read_whole(worker->fixture, &head, &placed, &failure);
+            worker->wrong += code != ERR_OK && code != ERR_NOT_FOUND;
+        }
+        struct tier_disk_stats stats;
+        worker->wrong += tier_disk_get_stats(tier, &stats) != ERR_OK;
+        if (worker->conversation == 1 && i % 4 == 3) {
+            worker->wrong += tier_disk_remove_conversation(tier, key.conversation) != ERR_OK;
+            worker->wrong += tier_disk_lookup(tier, &key, &head) == TIER_DISK_HIT;
+        }
+    }
+    tier_disk_drain(tier);
+    return NULL;
+}
+
+static void test_tier_disk_serves_threads_at_once(void **state) {
+    struct fixture *fixture = *state;
+    fixture_open(fixture);
+    struct worker *workers = calloc(WORKERS, sizeof *workers);
+    pthread_t threads[WORKERS];
+    for (int i = 0; i < WORKERS; i++) {
+        workers[i].fixture = fixture;
+        workers[i].conversation = i + 1;
+        assert_int_equal(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
+    }
+    for (int i = 0; i < WORKERS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    for (int i = 0; i < WORKERS; i++) {
+        assert_int_equal(workers[i].wrong, 0);
+        for (int turn = 0; turn < WORKER_TURNS; turn++) {
+            struct spill_case *spill = &workers[i].spills[turn];
+            assert_true(spill->done == 1 || workers[i].refused > 0);
+            assert_true(spill->done == 0 || spill->outcome != SPILL_FAILED);
+            case_free(spill);
+        }
+        if (i > 0 && workers[i].refused == 0) {
+            struct record_head head;
+            assert_int_equal(look(fixture, i + 1, 99, &head), TIER_DISK_HIT);
+            assert_int_equal(head.key.turn, WORKER_TURNS);
+        }
+    }
+    free(workers);
+}
+
 #define DISK_TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void) {
@@ -598,6 +667,7 @@ int main(void) {
         DISK_TEST(test_tier_disk_refuses_a_newer_format),
         DISK_TEST(test_tier_disk_sets_aside_what_is_no_environment),
         DISK_TEST(test_tier_disk_names_a_reader_that_pins_pages),
+        DISK_TEST(test_tier_disk_serves_threads_at_once),
         DISK_TEST(test_tier_disk_touches_are_written),
         DISK_TEST(test_tier_disk_expired_heads_are_not_found),
         DISK_TEST(test_tier_disk_a_replaced_line_goes),

@@ -116,7 +116,7 @@ static void test_tier_disk_faults_of_a_spill_leave_the_old_head(void **state) {
 
 static void test_tier_disk_faults_of_a_spill_in_steps_leave_the_old_head(void **state) {
     skip_without_faults();
-    spill_with_failures(*state, BIG_STATE_BYTES, 17);
+    spill_with_failures(*state, BIG_STATE_BYTES, 41);
 }
 
 static void test_tier_disk_faults_of_a_read_are_reported(void **state) {

@@ -19,6 +19,7 @@ static const struct subcommand subcommands[] = {
     {"inspect", subcommand_inspect, "list what a store holds: conversations, heads, objects"},
     {"tokenize", subcommand_tokenize, "turn text into token ids"},
     {"detokenize", subcommand_detokenize, "turn token ids into text"},
+    {"render", subcommand_render, "show what a model's chat template makes of messages"},
 };
 
 static const size_t subcommand_count = sizeof subcommands / sizeof subcommands[0];

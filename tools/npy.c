@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { HEADER_BYTES = 128, PREAMBLE_BYTES = 10 };
@@ -52,6 +53,9 @@ enum err npy_write_row(struct npy *npy, const float *row) {
 
 enum err npy_finish(struct npy *npy) {
     assert(npy->rows_left == 0);
+    if (fflush(npy->file) != 0) {
+        return io_error(npy); /* npy_abandon takes the file away */
+    }
     FILE *file = npy->file;
     npy->file = NULL;
     if (fclose(file) != 0) {
@@ -61,9 +65,15 @@ enum err npy_finish(struct npy *npy) {
 }
 
 void npy_abandon(struct npy *npy) {
-    if (npy->file != NULL) {
-        fclose(npy->file);
+    if (npy->file == NULL) {
+        return;
+    }
+    /* Only a file of ours: not a device or a pipe that the caller named. */
+    struct stat status;
+    int is_file = fstat(fileno(npy->file), &status) == 0 && S_ISREG(status.st_mode);
+    fclose(npy->file);
+    npy->file = NULL;
+    if (is_file) {
         unlink(npy->path);
-        npy->file = NULL;
     }
 }

@@ -23,7 +23,8 @@ MUST_USE enum err npy_write_row(struct npy *npy, const float *row);
 /* Checks that every row was written and that the file took them. */
 MUST_USE enum err npy_finish(struct npy *npy);
 
-/* Closes without a check and removes the unfinished file; after npy_finish it does nothing. */
+/* Closes without a check and removes the unfinished file (a device or a pipe stays); after
+ * npy_finish it does nothing. */
 void npy_abandon(struct npy *npy);
 
 #endif

@@ -64,9 +64,9 @@ static inline struct simd simd_load_f16_part(const uint16_t *from, int count) {
 
 static inline void simd_store_f16_part(uint16_t *to, struct simd x, int count) {
     uint16_t lanes[16];
-    const int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-    _mm_storeu_si128((__m128i *)(void *)lanes, _mm256_cvtps_ph(x.low, nearest));
-    _mm_storeu_si128((__m128i *)(void *)(lanes + 8), _mm256_cvtps_ph(x.high, nearest));
+    enum { NEAREST = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC };
+    _mm_storeu_si128((__m128i *)(void *)lanes, _mm256_cvtps_ph(x.low, NEAREST));
+    _mm_storeu_si128((__m128i *)(void *)(lanes + 8), _mm256_cvtps_ph(x.high, NEAREST));
     memcpy(to, lanes, (size_t)count * sizeof lanes[0]);
 }
 

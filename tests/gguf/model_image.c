@@ -82,7 +82,9 @@ static void write_keys(struct writer *writer) {
     if (!is_left_out(writer, "general.architecture")) {
         gguf_builder_string(&writer->builder, "general.architecture", "granitehybrid");
     }
-    gguf_builder_string(&writer->builder, "general.name", "made for tests");
+    if (!is_left_out(writer, "general.name")) {
+        gguf_builder_string(&writer->builder, "general.name", "made for tests");
+    }
     key_u32(writer, "block_count", (int)strlen(image->layers));
     key_u32(writer, "embedding_length", image->hidden);
     key_u32(writer, "context_length", 4096);
