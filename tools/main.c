@@ -18,6 +18,7 @@ static const struct subcommand subcommands[] = {
     {"generate", subcommand_generate, "continue a prompt with a model"},
     {"logits", subcommand_logits, "write a model's logits for given token ids"},
     {"model", subcommand_model, "say what a model file holds"},
+    {"inspect", subcommand_inspect, "list what a store holds: conversations, heads, objects"},
     {"tokenize", subcommand_tokenize, "turn text into token ids"},
     {"detokenize", subcommand_detokenize, "turn token ids into text"},
     {"render", subcommand_render, "show what a model's chat template makes of messages"},

@@ -19,6 +19,8 @@ int subcommand_logits(int argc, char **argv);
 int subcommand_generate(int argc, char **argv);
 int subcommand_tokenize(int argc, char **argv);
 int subcommand_detokenize(int argc, char **argv);
+int subcommand_dump(int argc, char **argv);
+int subcommand_inspect(int argc, char **argv);
 int subcommand_render(int argc, char **argv);
 int subcommand_model(int argc, char **argv);
 
