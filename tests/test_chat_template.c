@@ -292,8 +292,9 @@ static void test_chat_template_refuses_what_no_conversation_can_go_on_with(void 
         const char *source;
         const char *cause;
     } cases[] = {
-        {"{% for m in messages %}{{ m.role }}{% endfor %}", "does not write an answer's content"},
-        {"{% for m in messages %}{{ m.content + m.content }}{% endfor %}", "more than once"},
+        {"{% for m in messages %}{{ m.role }}{% endfor %}", "content 0 times"},
+        {"{% for m in messages %}{{ m.content + m.content }}{% endfor %}", "content 2 times"},
+        {"{% for m in messages %}A colour.{{ m.role }}{% endfor %}", "content 0 times"},
         {"{% for m in messages %}{{ m.content }}{% endfor %}end", "not the beginning"},
         {"{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}"
          "{% endif %}end",
