@@ -10,6 +10,7 @@
  */
 #include "engine/scheduler.h"
 
+#include "base/fault.h"
 #include "base/now.h"
 #include "engine/residence.h"
 
@@ -432,6 +433,11 @@ enum scheduler_progress scheduler_step(struct scheduler *scheduler) {
     uint64_t begun_ns = now_monotonic_ns();
     int rows = build_step(scheduler, &item_count);
     enum err code = hybrid_forward_enqueue(scheduler->forward, scheduler->items, item_count);
+    if (rows > item_count) {
+        FAULT_KILL("engine.prefill");
+    } else {
+        FAULT_KILL("engine.decode");
+    }
     if (code == ERR_OK) {
         code = hybrid_forward_wait(scheduler->forward);
     }

@@ -279,6 +279,19 @@ enum err tokenizer_encode(const struct tokenizer *tokenizer,
     return err;
 }
 
+int tokenizer_find_control(const struct tokenizer *tokenizer, const char *text, size_t len,
+                           size_t from, struct tokenizer_special_match *out) {
+    struct tokenizer_special_match match;
+    while (tokenizer_special_find(&tokenizer->all_special, text, len, from, &match)) {
+        if (tokenizer->vocab.kinds[match.id] == TOKENIZER_VOCAB_CONTROL) {
+            *out = match;
+            return 1;
+        }
+        from = match.at + match.len;
+    }
+    return 0;
+}
+
 /* Ids to text, and what is known of ids. */
 
 enum err tokenizer_piece(const struct tokenizer *tokenizer, int32_t id, int special,
@@ -306,6 +319,10 @@ int32_t tokenizer_bos(const struct tokenizer *tokenizer) {
 
 int32_t tokenizer_eos(const struct tokenizer *tokenizer) {
     return tokenizer->eos;
+}
+
+int tokenizer_adds_bos(const struct tokenizer *tokenizer) {
+    return tokenizer->adds_bos;
 }
 
 int tokenizer_ends_generation(const struct tokenizer *tokenizer, int32_t id) {

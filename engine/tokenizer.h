@@ -12,6 +12,7 @@
 #include "engine/utf8_stream.h"
 
 struct tokenizer;
+struct tokenizer_special_match; /* tokenizer_special.h */
 
 /*
  * Copies all it needs: FILE may be closed afterwards. ERR_FORMAT for missing or contradictory keys,
@@ -41,6 +42,13 @@ MUST_USE enum err tokenizer_encode(const struct tokenizer *tokenizer,
                                    struct token_list *out);
 
 /*
+ * The first control token's text in TEXT at or behind FROM, as tokenizer_encode with parse_special
+ * finds it; 0 if there is none. For callers that trust only part of a text.
+ */
+int tokenizer_find_control(const struct tokenizer *tokenizer, const char *text, size_t len,
+                           size_t from, struct tokenizer_special_match *out);
+
+/*
  * The bytes of one token: control tokens only if SPECIAL, else none. Valid as long as the
  * tokenizer, not terminated. ERR_INVALID for an id out of range.
  */
@@ -50,6 +58,7 @@ MUST_USE enum err tokenizer_piece(const struct tokenizer *tokenizer, int32_t id,
 int32_t tokenizer_vocabulary(const struct tokenizer *tokenizer); /* number of tokens */
 int32_t tokenizer_bos(const struct tokenizer *tokenizer);        /* -1: none */
 int32_t tokenizer_eos(const struct tokenizer *tokenizer);        /* -1: none */
+int tokenizer_adds_bos(const struct tokenizer *tokenizer);       /* does add_bos put BOS in front */
 
 /* Does generation end at ID: EOS, or the eot / eom ids that the file names. */
 int tokenizer_ends_generation(const struct tokenizer *tokenizer, int32_t id);

@@ -1,8 +1,9 @@
 #include "gpu/device.h"
 
-#include <string.h>
-
+#include "base/fault.h"
 #include "gpu/backend.h"
+
+#include <string.h>
 
 const struct backend_ops *const backend_table[] = {&backend_host, NULL};
 
@@ -37,6 +38,9 @@ void device_get_info(const struct device *device, struct device_info *out) {
 /* --- memory -------------------------------------------------------------------------- */
 
 enum err device_buffer_create(struct device *device, size_t bytes, struct device_buffer **out) {
+    if (fault_fails("device.buffer_create")) {
+        return err_fail(ERR_NOMEM, "device memory of %zu bytes: injected fault", bytes);
+    }
     return device->ops->buffer_create(device, bytes, out);
 }
 
@@ -51,6 +55,9 @@ size_t device_buffer_bytes(const struct device_buffer *buffer) {
 }
 
 enum err device_host_alloc(struct device *device, size_t bytes, void **out) {
+    if (fault_fails("device.host_alloc")) {
+        return err_fail(ERR_NOMEM, "host memory of %zu bytes: injected fault", bytes);
+    }
     return device->ops->host_alloc(device, bytes, out);
 }
 
@@ -157,7 +164,11 @@ enum err device_stream_wait_event(struct device_stream *stream, struct device_ev
 }
 
 enum err device_event_wait(struct device_event *event) {
-    return event->device->ops->event_wait(event);
+    enum err code = event->device->ops->event_wait(event);
+    if (code == ERR_OK && fault_fails("device.event_wait")) {
+        return err_fail(ERR_DEVICE, "device step: injected fault");
+    }
+    return code;
 }
 
 int device_event_fired(const struct device_event *event) {
@@ -188,9 +199,14 @@ static enum err check_host_memory(const char *what, const void *memory, size_t b
     return ERR_OK;
 }
 
+static enum err inject_fault(const char *name) {
+    return fault_fails(name) ? err_fail(ERR_DEVICE, "%s: injected fault", name) : ERR_OK;
+}
+
 enum err device_copy_in(struct device_stream *stream, struct device_ptr to, const void *from,
                         size_t bytes) {
     TRY(check_range(stream, "copy in", to, bytes));
+    TRY(inject_fault("device.copy_in"));
     TRY(check_host_memory("copy in", from, bytes));
     return bytes == 0 ? ERR_OK : stream->device->ops->copy_in(stream, to, from, bytes);
 }
@@ -198,6 +214,7 @@ enum err device_copy_in(struct device_stream *stream, struct device_ptr to, cons
 enum err device_copy_out(struct device_stream *stream, void *to, struct device_ptr from,
                          size_t bytes) {
     TRY(check_range(stream, "copy out", from, bytes));
+    TRY(inject_fault("device.copy_out"));
     TRY(check_host_memory("copy out", to, bytes));
     return bytes == 0 ? ERR_OK : stream->device->ops->copy_out(stream, to, from, bytes);
 }

@@ -449,9 +449,10 @@ static enum err render(struct turn *turn, const struct turn_record *last, struct
         code = chat_template_first(turn->service->config.chat_template, messages,
                                    request->message_count, out);
     } else {
-        struct chat_answer_end end = {.last_token = -1};
+        struct chat_answer_end end = {.last_id = -1};
         if (last->generated_count > 0) {
-            end.last_token = last->generated_ids[last->generated_count - 1];
+            end.last_id = last->generated_ids[last->generated_count - 1];
+            end.is_ended = tokenizer_ends_generation(turn->service->config.tokenizer, end.last_id);
         }
         code = chat_template_delta(turn->service->config.chat_template, messages,
                                    request->message_count, &end, out);
@@ -466,10 +467,10 @@ static enum err append_prompt(struct turn *turn, const struct turn_record *last)
     turn->history_count = turn->ids.count;
     enum err code = render(turn, last, &prompt);
     if (code == ERR_OK) {
-        code = token_list_append(&turn->ids, prompt.ids.ids, prompt.ids.count); /* I3 */
+        code = token_list_append(&turn->ids, prompt.list.ids, prompt.list.count); /* I3 */
     }
     turn->prompt_end = turn->history_count + prompt.prompt_end;
-    token_list_done(&prompt.ids);
+    prompt_ids_done(&prompt);
     return code;
 }
 
@@ -620,12 +621,13 @@ static int prepare_new(struct turn *turn) {
 }
 
 static enum err submit(struct turn *turn) {
-    int attached = turn->found.head == NULL ? 0 : store_head_length(turn->found.head);
+    struct store_head *head = turn->found.head;
+    int attached = head == NULL ? 0 : store_head_length(head);
     int keeps = turn->request.conversation_id != NULL;
     struct engine_params params = {
         .tokens = turn->ids.ids,
         .count = (int)turn->ids.count,
-        .attach = turn->found.head,
+        .attach = head,
         .prompt_end =
             keeps && (int)turn->prompt_end > attached && turn->prompt_end < turn->ids.count
                 ? (int)turn->prompt_end
@@ -645,14 +647,15 @@ static enum err submit(struct turn *turn) {
                    .context = turn},
     };
     /* Under the lock, so that a cancel comes before the request is known or finds it. */
+    turn->found.head = NULL; /* the engine's from here on; before it can tell an event */
     pthread_mutex_lock(&turn->lock);
     enum err code = atomic_load(&turn->is_cancelled)
                         ? err_fail(ERR_CANCELLED, "the client is gone")
                         : engine_submit(turn->service->config.engine, &params, &turn->running);
-    if (code == ERR_OK) {
-        turn->found.head = NULL; /* the engine's now */
-    }
     pthread_mutex_unlock(&turn->lock);
+    if (code != ERR_OK) {
+        turn->found.head = head; /* not taken over */
+    }
     return code;
 }
 

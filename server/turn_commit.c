@@ -13,6 +13,7 @@
  */
 #include "server/turn_state.h"
 
+#include "base/fault.h"
 #include "base/now.h"
 #include "ledger/state_key.h"
 
@@ -224,6 +225,7 @@ static void run_durable(struct turn *turn) {
         fail_refused(turn);
         return;
     }
+    FAULT_KILL("turn.committed");
     turn->outcome.turn_end = NULL;
     turn->outcome.prompt_end = NULL;
     turn->waits_for_spill = turn->request.waits_for_state && turn_end != NULL;
@@ -233,6 +235,7 @@ static void run_durable(struct turn *turn) {
     if (prompt_end != NULL) {
         publish(turn, prompt_end, turn->appended.prompt_end_digest, 0);
     }
+    FAULT_KILL("turn.published");
     if (turn->waits_for_spill) {
         turn_state_release_holds(turn); /* others may go on; only the final chunk waits */
     } else {
