@@ -452,8 +452,7 @@ static enum err render(struct turn *turn, const struct turn_record *last, struct
         struct chat_answer_end end = {.last_id = -1};
         if (last->generated_count > 0) {
             end.last_id = last->generated_ids[last->generated_count - 1];
-            end.is_ended =
-                tokenizer_ends_generation(turn->service->config.tokenizer, end.last_id);
+            end.is_ended = tokenizer_ends_generation(turn->service->config.tokenizer, end.last_id);
         }
         code = chat_template_delta(turn->service->config.chat_template, messages,
                                    request->message_count, &end, out);
@@ -622,12 +621,13 @@ static int prepare_new(struct turn *turn) {
 }
 
 static enum err submit(struct turn *turn) {
-    int attached = turn->found.head == NULL ? 0 : store_head_length(turn->found.head);
+    struct store_head *head = turn->found.head;
+    int attached = head == NULL ? 0 : store_head_length(head);
     int keeps = turn->request.conversation_id != NULL;
     struct engine_params params = {
         .tokens = turn->ids.ids,
         .count = (int)turn->ids.count,
-        .attach = turn->found.head,
+        .attach = head,
         .prompt_end =
             keeps && (int)turn->prompt_end > attached && turn->prompt_end < turn->ids.count
                 ? (int)turn->prompt_end
@@ -647,14 +647,15 @@ static enum err submit(struct turn *turn) {
                    .context = turn},
     };
     /* Under the lock, so that a cancel comes before the request is known or finds it. */
+    turn->found.head = NULL; /* the engine's from here on; before it can tell an event */
     pthread_mutex_lock(&turn->lock);
     enum err code = atomic_load(&turn->is_cancelled)
                         ? err_fail(ERR_CANCELLED, "the client is gone")
                         : engine_submit(turn->service->config.engine, &params, &turn->running);
-    if (code == ERR_OK) {
-        turn->found.head = NULL; /* the engine's now */
-    }
     pthread_mutex_unlock(&turn->lock);
+    if (code != ERR_OK) {
+        turn->found.head = head; /* not taken over */
+    }
     return code;
 }
 

@@ -1,0 +1,40 @@
+/*
+ * Prometheus' text format (0.0.4): the HTTP layer's own counters, and a snapshot of the
+ * rest. The loop thread counts; whoever renders gets a copy.
+ */
+#ifndef TERN_SERVER_METRICS_H
+#define TERN_SERVER_METRICS_H
+
+#include "base/buf.h"
+#include "server/server_snapshot.h"
+
+enum { METRICS_ROUTES_MAX = 8, METRICS_CODES_MAX = 24, METRICS_BUCKETS = 14 };
+
+struct metrics_histogram {
+    uint64_t buckets[METRICS_BUCKETS + 1]; /* not cumulative; the last one is everything above */
+    uint64_t count;
+    double sum_s;
+};
+
+struct metrics_code {
+    int code; /* 0: free */
+    uint64_t counts[METRICS_ROUTES_MAX];
+};
+
+struct metrics {
+    struct metrics_code codes[METRICS_CODES_MAX];
+    struct metrics_histogram request_seconds; /* chat completions, from head to last byte */
+    struct metrics_histogram first_text_seconds;
+    uint64_t clients_gone; /* before their answer was whole */
+    int connections;
+    int busy;
+};
+
+void metrics_count_request(struct metrics *metrics, int route, int code);
+void metrics_observe(struct metrics_histogram *histogram, double seconds);
+
+/* ROUTE_NAMES has METRICS_ROUTES_MAX entries, NULL for those that are not used. */
+MUST_USE enum err metrics_render(const struct metrics *metrics, const char *const *route_names,
+                                 const struct server_snapshot *snapshot, struct buf *out);
+
+#endif
