@@ -167,7 +167,7 @@ static enum err read_min_p(struct reading *reading, const char *name, const json
 
 /* Others write -1 for "off". */
 static enum err read_top_k(struct reading *reading, const char *name, const json_t *value) {
-    int64_t number;
+    int64_t number = 0;
     TRY(get_integer(reading, name, value, -1, INT_MAX, &number));
     reading->turn->sampler.top_k = number < 0 ? 0 : (int)number;
     return ERR_OK;
@@ -189,7 +189,7 @@ static enum err read_repetition_penalty(struct reading *reading, const char *nam
 }
 
 static enum err read_seed(struct reading *reading, const char *name, const json_t *value) {
-    int64_t seed;
+    int64_t seed = 0;
     TRY(get_integer(reading, name, value, INT64_MIN, INT64_MAX, &seed));
     reading->turn->sampler.seed = (uint64_t)seed;
     reading->has_seed = 1;
@@ -242,7 +242,7 @@ static enum err read_logit_bias(struct reading *reading, const char *name, const
 /* --- fields of the answer --------------------------------------------------------------------- */
 
 static enum err read_max_tokens(struct reading *reading, const char *name, const json_t *value) {
-    int64_t number;
+    int64_t number = 0;
     TRY(get_integer(reading, name, value, 1, INT_MAX, &number));
     reading->turn->max_tokens = (int)number;
     return ERR_OK;
@@ -250,7 +250,7 @@ static enum err read_max_tokens(struct reading *reading, const char *name, const
 
 static enum err read_max_completion_tokens(struct reading *reading, const char *name,
                                            const json_t *value) {
-    int64_t number;
+    int64_t number = 0;
     TRY(get_integer(reading, name, value, 1, INT_MAX, &number));
     reading->max_completion_tokens = (int)number;
     return ERR_OK;
@@ -525,13 +525,13 @@ static enum err accept_false(struct reading *reading, const char *name, const js
 }
 
 static enum err accept_one(struct reading *reading, const char *name, const json_t *value) {
-    int64_t number;
+    int64_t number = 0;
     TRY(get_integer(reading, name, value, 1, 128, &number));
     return number > 1 ? refuse_unsupported(reading, name) : ERR_OK;
 }
 
 static enum err accept_zero(struct reading *reading, const char *name, const json_t *value) {
-    int64_t number;
+    int64_t number = 0;
     TRY(get_integer(reading, name, value, 0, 20, &number));
     return number > 0 ? refuse_unsupported(reading, name) : ERR_OK;
 }

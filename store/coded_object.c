@@ -149,6 +149,7 @@ enum object_verdict coded_object_inspect(const uint8_t *stored, size_t stored_by
         return OBJECT_NEWER;
     }
     struct object_info info = {
+        .codec = "planes",
         .element = (enum codec_element)(first >> 56),
         .raw_bytes = get_u64(stored + 8),
         .coded_bytes = get_u64(stored + 16),

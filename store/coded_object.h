@@ -60,6 +60,7 @@ MUST_USE enum object_verdict coded_object_decode(struct codec *codec,
 
 /* What a header says, without a codec: for walks over objects whose layout is not known. */
 struct object_info {
+    const char *codec; /* its name; static text */
     enum codec_element element;
     uint64_t raw_bytes;
     uint64_t coded_bytes; /* with the header, without the zeros */

@@ -156,6 +156,98 @@ enum err state_walk_each_lineage(struct state_env *env,
     return ERR_OK;
 }
 
+/* --- objects ---------------------------------------------------------------------------- */
+
+/* Objects are joined from their runs, and visited after the transaction that read them. The last
+ * one of a batch may have runs still to come: it is held back until the next object begins. */
+struct object_batch {
+    struct state_walk_object objects[BATCH_MAX + 1];
+    size_t count;
+    uint64_t lineage; /* 0: of all */
+    int is_full;
+    uint64_t refused;
+};
+
+static enum err note_run(void *context, struct state_txn *txn, struct state_bytes key,
+                         struct state_bytes value) {
+    struct object_batch *batch = context;
+    struct record_object_key object_key;
+    uint32_t run;
+    (void)txn;
+    if (record_run_key_decode(key.data, key.len, &object_key, &run) != ERR_OK) {
+        batch->refused++;
+        return ERR_OK;
+    }
+    if (batch->lineage != 0 && object_key.lineage != batch->lineage) {
+        return ERR_NOT_FOUND; /* all of the lineage's have been seen */
+    }
+    struct state_walk_object *last = batch->count > 0 ? &batch->objects[batch->count - 1] : NULL;
+    if (last == NULL || last->key.part != object_key.part ||
+        last->key.lineage != object_key.lineage || last->key.index != object_key.index) {
+        last = &batch->objects[batch->count++];
+        *last = (struct state_walk_object){.key = object_key, .verdict = OBJECT_TRUNCATED};
+        if (run == 0) {
+            last->verdict = coded_object_inspect(value.data, value.len, &last->info);
+        }
+    }
+    last->runs++;
+    last->stored_bytes += value.len;
+    batch->is_full = batch->count == BATCH_MAX + 1;
+    return ERR_OK;
+}
+
+static enum err visit_objects(struct object_batch *batch, size_t count,
+                              enum err (*visit)(void *context,
+                                                const struct state_walk_object *object),
+                              void *context) {
+    for (size_t i = 0; i < count; i++) {
+        struct state_walk_object *object = &batch->objects[i];
+        if (object->verdict == OBJECT_SOUND && object->stored_bytes < object->info.coded_bytes) {
+            object->verdict = OBJECT_TRUNCATED;
+        }
+        TRY(not_the_end(visit(context, object)));
+    }
+    batch->count -= count;
+    memmove(batch->objects, batch->objects + count, batch->count * sizeof *batch->objects);
+    return ERR_OK;
+}
+
+/* Starts before the first object of a lineage: no part has the number 0. */
+static void start_at_lineage(struct walk *walk, uint64_t lineage) {
+    struct record_object_key first = {.part = RECORD_BLOCK, .lineage = lineage};
+    record_run_key_encode(&first, 0, walk->last_key);
+    walk->last_key[12] = 0;
+    walk->last_len = RECORD_RUN_KEY_BYTES;
+}
+
+enum err state_walk_each_object(struct state_env *env, uint64_t lineage,
+                                enum err (*visit)(void *context,
+                                                  const struct state_walk_object *object),
+                                void *context, uint64_t *refused_out) {
+    struct object_batch batch = {.lineage = lineage};
+    struct walk walk = {.env = env,
+                        .db = STATE_OBJECTS,
+                        .visit = note_run,
+                        .context = &batch,
+                        .is_paused = &batch.is_full};
+    if (lineage != 0) {
+        start_at_lineage(&walk, lineage);
+    }
+    enum err code = ERR_OK;
+    while (code == ERR_OK) {
+        code = walk_while(&walk);
+        if (code == ERR_OK && batch.count > 0) {
+            TRY(visit_objects(&batch, batch.count - 1, visit, context));
+        }
+    }
+    if (code != ERR_NOT_FOUND) {
+        return code;
+    }
+    TRY(visit_objects(&batch, batch.count, visit, context));
+    *refused_out = batch.refused;
+    return ERR_OK;
+}
+
 /* --- the report ------------------------------------------------------------------------- */
 
 struct survey {

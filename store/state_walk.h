@@ -23,6 +23,22 @@ MUST_USE enum err state_walk_each_lineage(struct state_env *env,
                                                             const struct record_lineage *lineage),
                                           void *context, uint64_t *refused_out);
 
+/* An object as its runs show it. */
+struct state_walk_object {
+    struct record_object_key key;
+    enum object_verdict verdict; /* of its header; OBJECT_TRUNCATED where runs are missing */
+    struct object_info info;     /* if the verdict is OBJECT_SOUND */
+    uint32_t runs;               /* found */
+    uint64_t stored_bytes;       /* of those runs, padding included */
+};
+
+/* VISIT gets every object in key order, with no transaction open; those of LINEAGE alone unless it
+ * is 0. Runs whose key can't be read are counted in *refused_out. */
+MUST_USE enum err state_walk_each_object(struct state_env *env, uint64_t lineage,
+                                         enum err (*visit)(void *context,
+                                                           const struct state_walk_object *object),
+                                         void *context, uint64_t *refused_out);
+
 struct state_walk_report {
     uint64_t heads;
     uint64_t heads_refused;    /* records that can't be read */

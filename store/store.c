@@ -418,6 +418,10 @@ void store_get_counters(struct store *store, struct store_counters *out) {
     out->host_bytes = store->host.used_bytes;
     out->host_max_bytes = store->host.max_bytes;
     out->spills_queued = store->moving;
+    out->lag_bytes = store->unwritten_bytes;
+    if (!TAILQ_EMPTY(&store->unwritten)) {
+        out->lag_ms = now_monotonic_ms() - TAILQ_FIRST(&store->unwritten)->published_ms;
+    }
     pthread_mutex_unlock(&store->lock);
     if (store->disk == NULL || tier_disk_get_stats(store->disk, &disk) != ERR_OK) {
         return;

@@ -156,6 +156,8 @@ struct store_counters {
     uint64_t spills_dropped;
     uint64_t spills_failed;
     uint64_t spill_bytes;
+    uint64_t lag_bytes; /* published, and not yet on disk though it is to be */
+    uint64_t lag_ms;    /* age of the oldest of it */
     uint64_t found[4]; /* by enum store_tier; NONE counts misses */
     uint64_t quarantined;
     uint64_t evicted_device;

@@ -69,6 +69,7 @@ static void demote_one(struct store *store) {
     TAILQ_FOREACH(head, &store->index.recency, recency) {
         if (head->is_on_device && !has_copy_off_device(head) && !head->is_moving &&
             !head->is_immovable) {
+            head->wants_disk = store->disk != NULL && head->kind == STORE_KIND_TURN_END;
             mover_queue(store, head);
             return;
         }

@@ -170,6 +170,10 @@ static void add_expert(struct gguf_builder *builder) {
                                                                .bytes = 16});
 }
 
+static void add_few_tokens(struct gguf_builder *builder) {
+    gguf_builder_strings(builder, "tokenizer.ggml.tokens", (const char *const[]){"a", "b"}, 2);
+}
+
 static void add_two_kv_heads(struct gguf_builder *builder) {
     gguf_builder_array(builder, "granitehybrid.attention.head_count_kv", GGUF_TYPE_I32, 2,
                        (int32_t[]){0, 2}, 8);
@@ -196,6 +200,9 @@ static void test_model_shape_refuses_what_it_does_not_run(void **state) {
     image.without = NULL;
     image.add = add_expert;
     expect_refusal(&image, ERR_UNSUPPORTED, "blk.1.ffn_gate_inp.weight");
+    image.has_no_tokenizer = 1;
+    image.add = add_few_tokens;
+    expect_refusal(&image, ERR_FORMAT, "256 rows, expected 2");
     image.without = "granitehybrid.attention.head_count_kv";
     image.add = add_two_kv_heads;
     expect_refusal(&image, ERR_FORMAT, "block 2");

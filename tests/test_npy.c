@@ -47,6 +47,9 @@ static void test_npy_writes_what_numpy_reads(void **state) {
     size_t header = 10 + bytes[8] + 256u * bytes[9];
     assert_int_equal(header % 64, 0);
     assert_int_equal(bytes[header - 1], '\n');
+    for (size_t i = header - 2; bytes[i] != '}'; i--) {
+        assert_int_equal(bytes[i], ' ');
+    }
     assert_int_equal(len, header + sizeof rows);
     bytes[header - 1] = '\0';
     assert_non_null(strstr((const char *)bytes + 10, "'descr': '<f4'"));

@@ -95,6 +95,12 @@ class Tidy(unittest.TestCase):
     def test_good_tree_is_silent(self):
         self.assert_silent({})
 
+    def test_fixture_functions_need_no_prefix(self):
+        body = 'static inline int take_all(void) { return 1; }'
+        self.assert_silent({'tests/some_fixture.h': header('tests/some_fixture.h', body)})
+        self.assert_fires({'base/some_fixture.h': header('base/some_fixture.h', body)},
+                          'base/some_fixture.h:3', 'begin it with some_')
+
     # rule 1: names
 
     def test_stem_twice(self):

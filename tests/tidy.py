@@ -223,9 +223,8 @@ def check_names(source):
     if not source.path.endswith(('.h', '.cuh')):
         return
     for name, line, is_inline in declarations_of(source):
-        # A fixture's static functions belong to the one test that includes it, and TAILQ_HEAD(a, b);
-        # is no name but a macro of <sys/queue.h>.
-        if is_inline and source.path.startswith('tests/') or re.match('S?TAILQ_', name):
+        # A fixture's static functions belong to the one test that includes it.
+        if is_inline and source.path.startswith('tests/'):
             continue
         # Headers that take turns behind one interface (simd_avx2.h) share their first word.
         prefix = source.stem.split('_')[0] if is_inline else source.stem

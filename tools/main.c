@@ -13,12 +13,16 @@ struct subcommand {
 };
 
 static const struct subcommand subcommands[] = {
+    {"serve", subcommand_serve, "serve conversations over HTTP"},
+    {"chat", subcommand_chat, "talk with a server in the terminal"},
     {"generate", subcommand_generate, "continue a prompt with a model"},
     {"logits", subcommand_logits, "write a model's logits for given token ids"},
     {"model", subcommand_model, "say what a model file holds"},
+    {"inspect", subcommand_inspect, "list what a store holds: conversations, heads, objects"},
     {"tokenize", subcommand_tokenize, "turn text into token ids"},
     {"detokenize", subcommand_detokenize, "turn token ids into text"},
     {"render", subcommand_render, "show what a model's chat template makes of messages"},
+    {"walk", subcommand_walk, "read a whole environment, as a start after a crash does"},
 };
 
 static const size_t subcommand_count = sizeof subcommands / sizeof subcommands[0];

@@ -154,7 +154,9 @@ static enum err render_input(const struct render *run) {
     buf_init(&input, TOKENIZER_TEXT_BYTES_MAX);
     TRY(standard_input_read(&input));
     json_error_t error;
-    json_t *array = json_loadb((const char *)input.data, input.len, JSON_ALLOW_NUL, &error);
+    const char *text;
+    TRY(buf_text(&input, &text));
+    json_t *array = json_loadb(text, input.len, JSON_ALLOW_NUL, &error);
     if (array == NULL) {
         return err_fail(ERR_FORMAT, "line %d: %s", error.line, error.text);
     }

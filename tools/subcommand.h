@@ -12,10 +12,15 @@ enum exit_code {
     EXIT_CODE_USAGE = 2,  /* an unknown or malformed option or argument */
 };
 
+int subcommand_serve(int argc, char **argv);
+int subcommand_walk(int argc, char **argv);
+int subcommand_chat(int argc, char **argv);
 int subcommand_logits(int argc, char **argv);
 int subcommand_generate(int argc, char **argv);
 int subcommand_tokenize(int argc, char **argv);
 int subcommand_detokenize(int argc, char **argv);
+int subcommand_dump(int argc, char **argv);
+int subcommand_inspect(int argc, char **argv);
 int subcommand_render(int argc, char **argv);
 int subcommand_model(int argc, char **argv);
 

@@ -516,7 +516,7 @@ static void edit_remove(const struct gguf_mutator *mutator, uint64_t *state,
     size_t count_at = name->kind == FIELD_TENSOR ? 8 : 16;
     uint64_t count = load_u64(mutant->data + count_at) - 1;
     memcpy(mutant->data + count_at, &count, sizeof count);
-    edit_header(mutator, mutant, from, to - from, NULL, 0);
+    edit_header(mutator, mutant, from, to - from, "", 0);
 }
 
 static void edit_data(const struct gguf_mutator *mutator, uint64_t *state,

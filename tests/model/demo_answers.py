@@ -21,7 +21,8 @@ def main():
     passed = failed = 0
     for line in (ROOT / "tests/data/demo/example.jsonl").read_text().splitlines():
         case = json.loads(line)
-        run = subprocess.run([arguments.tern, "generate", "--prompt", case["prompt"]], capture_output=True, text=True, check=True)
+        run = subprocess.run([arguments.tern, "generate", "--prompt", case["prompt"]],
+                             capture_output=True, text=True, check=True)
         answer = run.stdout.rstrip("\n")
         is_good = answer == case["answer"] or case["smallest_margin"] < MARGIN
         passed += is_good
