@@ -241,10 +241,10 @@ class Life:
         self.compare(one, turns)
         probe = one.in_flight.again() if one.in_flight else traffic.Turn(random.Random(f"{one.name}/{len(one.turns)}"), 6)
         one.in_flight = None
-        length = len(serving.line_of(turns))
+        length, durable_turn = len(serving.line_of(turns)), one.durable_turn
         if not one.send(self.server, probe):
             raise serving.Failure(f"{one.name}: the turn behind the restart was lost: {probe.answer.lost}")
-        self.check_restored(one, heads, length)
+        self.check_restored(one, heads, length, durable_turn)
         self.check_digest(one, len(one.turns))
         return row
 
@@ -311,7 +311,7 @@ class Life:
                                   f"{wanted.text!r} {wanted.tern}")
         self.tally.counts["digests equal to the oracle's"] += 1
 
-    def check_restored(self, one, heads, length):
+    def check_restored(self, one, heads, length, durable_turn):
         """The first turn behind the restart attached the newest head that was on disk."""
         answer = one.turns[-1].answer
         tern = answer.tern
@@ -319,8 +319,9 @@ class Life:
         newest = max(heads, default=0)
         if newest > committed:
             raise serving.Failure(f"{one.name}: state of turn {newest} on disk, the ledger ends at {committed}")
-        if newest < min(one.durable_turn, committed):
-            raise serving.Failure(f"{one.name}: turn {one.durable_turn} was said to be durable, on disk is {newest}")
+        if newest < durable_turn:
+            raise serving.Failure(f"{one.name}: turn {durable_turn} was said to be durable, on disk is {newest}")
+        self.tally.counts["heads whose spill had committed"] += committed > 0 and newest == committed
         expected = {
             "created": committed == 0,
             "tier": "disk" if newest else "none",
@@ -336,7 +337,6 @@ class Life:
         if committed and newest == committed:
             if heads[newest] != length - 1 or tern["bytes_read"] <= 0 or tern["reason"] is not None:
                 raise serving.Failure(f"{one.name}: a line of {length} tokens, head of {heads[newest]}: {tern}")
-            self.tally.counts["heads whose spill had committed"] += 1
             self.tally.counts["of these restored from disk"] += 1
         elif committed:
             if not tern["reason"]:
