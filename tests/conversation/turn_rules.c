@@ -52,12 +52,12 @@ static struct talk_answer say(struct stack *stack, const char *id, const char *t
 }
 
 /* WORDS words; others for another SALT. */
-static void words_of(int words, int salt, char out[2048]) {
+static void words_of(int words, int salt, size_t room, char *out) {
     static const char *const some[] = {"tea", "Oslo", "cello", "red", "name", "code", "live", "my"};
     size_t used = 0;
     out[0] = '\0';
-    for (int i = 0; i < words && used < 2000; i++) {
-        used += (size_t)snprintf(out + used, 2048 - used, "%s%s", i > 0 ? " " : "",
+    for (int i = 0; i < words && used + 16 < room; i++) {
+        used += (size_t)snprintf(out + used, room - used, "%s%s", i > 0 ? " " : "",
                                  some[(i * 5 + salt) % 8]);
     }
 }
@@ -304,10 +304,10 @@ static void check_cancel(struct stack *stack) {
     struct talk_answer want = say(stack, "cancel-plain", "hello");
     want = say(stack, "cancel-plain", "and now?");
     struct talk_answer answer = say(stack, "cancel", "hello");
-    words_of(300, 2, text);
+    words_of(300, 2, sizeof text, text);
     for (int stage = 0; stage < STAGE_COUNT; stage++) {
         struct talk_request request = talk_default("cancel", text);
-        request.max_tokens = 400;
+        request.max_tokens = 300;
         struct talk *talk = talk_begin(stack, &request);
         if (stage == STAGE_STARTED) {
             talk_wait_started(talk);
@@ -393,7 +393,7 @@ static void check_cold(struct stack *stack, int words) {
     char text[2048], ids[4][32];
     static const char *const kinds[] = {"device", "host", "prompt", "cold"};
     struct talk_answer answers[4];
-    words_of(words, 1, text);
+    words_of(words, 1, sizeof text, text);
     for (int i = 0; i < 4; i++) {
         snprintf(ids[i], sizeof ids[i], "%s-%d", kinds[i], words);
         struct talk_answer first = say(stack, ids[i], text);
@@ -546,6 +546,69 @@ static void check_state_digest(struct stack **stack, const struct stack_config *
     *stack = talk_open(config);
 }
 
+/* --- too little memory for all
+ * --------------------------------------------------------------------
+ */
+
+enum { CROWD = 3, CROWD_SLOTS = 6, CROWD_TEXT_BYTES = 16 << 10, WORDS_CROWD = 1650 };
+
+static void begin_crowd(struct stack *stack, struct talk *talks[CROWD], int is_alone,
+                        struct talk_answer answers[CROWD]) {
+    for (int i = 0; i < CROWD; i++) {
+        static char text[CROWD_TEXT_BYTES];
+        char id[32];
+        snprintf(id, sizeof id, "crowd-%d", i);
+        words_of(WORDS_CROWD + i, i, sizeof text, text);
+        struct talk_request request = talk_default(id, text);
+        request.max_tokens = 300;
+        talks[i] = talk_begin(stack, &request);
+        if (is_alone) {
+            answers[i] = talk_end(talks[i]);
+        }
+    }
+}
+
+/* Who is set aside in the middle of an answer, and goes on later, gives the same logits. */
+static void check_set_aside(const struct stack_config *config) {
+    struct talk *talks[CROWD];
+    struct talk_answer want[CROWD], got[CROWD];
+    char directory[256];
+    talk_make_directory(directory);
+    struct stack_config small = *config;
+    small.directory = directory;
+    struct stack *stack = talk_open(&small);
+    begin_crowd(stack, talks, 1, want);
+    stack_close(stack, 10000);
+    talk_remove_directory(directory);
+    talk_make_directory(directory);
+    stack = NULL;
+    for (uint64_t bytes = (uint64_t)8 << 20; stack == NULL; bytes += (uint64_t)1 << 19) {
+        small.device_bytes = bytes;
+        if (stack_open(&small, &stack) != ERR_OK) {
+            stack = NULL;
+            continue;
+        }
+        struct pool_usage usage;
+        pool_get_usage(stack->pool, &usage);
+        if (usage.slots < CROWD_SLOTS) { /* only one at a time could run */
+            stack_close(stack, 0);
+            stack = NULL;
+        }
+    }
+    begin_crowd(stack, talks, 0, got);
+    for (int i = 0; i < CROWD; i++) {
+        got[i] = talk_end(talks[i]);
+        expect_ok(&got[i], "a crowd");
+        expect_same(&got[i], &want[i], "a crowd");
+    }
+    struct engine_counters counters;
+    engine_get_counters(stack->engine, &counters);
+    expect(counters.requests_set_aside > 0, "a crowd", "nobody was set aside");
+    expect_nothing_held(stack, "a crowd");
+    stack_close(stack, 10000);
+    talk_remove_directory(directory);
+}
+
 int main(int argc, char **argv) {
     char directory[256];
     int every = argc == 4 && strcmp(argv[2], "--every") == 0 ? atoi(argv[3]) : 1;
@@ -568,6 +631,7 @@ int main(int argc, char **argv) {
     for (int words = 3; words < 40; words += every) {
         check_cold(stack, words);
     }
+    check_set_aside(&config);
     check_restart(&stack, &config);
     check_older_ledger(&stack, &config);
     check_state_digest(&stack, &config);
