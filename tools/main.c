@@ -18,6 +18,7 @@ static const struct subcommand subcommands[] = {
     {"generate", subcommand_generate, "continue a prompt with a model"},
     {"logits", subcommand_logits, "write a model's logits for given token ids"},
     {"model", subcommand_model, "say what a model file holds"},
+    {"dump", subcommand_dump, "write the state of a conversation as safetensors"},
     {"inspect", subcommand_inspect, "list what a store holds: conversations, heads, objects"},
     {"tokenize", subcommand_tokenize, "turn text into token ids"},
     {"detokenize", subcommand_detokenize, "turn token ids into text"},

@@ -8,6 +8,10 @@ int model_file_is_demo(const char *name) {
     return name == NULL || strcmp(name, "demo") == 0;
 }
 
+const char *model_file_label(const char *name) {
+    return model_file_is_demo(name) ? "the demo model" : name;
+}
+
 enum err model_file_open(const char *name, struct gguf **out) {
     if (model_file_is_demo(name)) {
         size_t bytes;

@@ -13,6 +13,9 @@
 /* True if NAME, which may be NULL, stands for the demo model. */
 int model_file_is_demo(const char *name);
 
+/* NAME, or what stands for the demo model in messages. */
+const char *model_file_label(const char *name);
+
 /* The caller closes *out. Errors name the file. */
 MUST_USE enum err model_file_open(const char *name, struct gguf **out);
 

@@ -1,5 +1,6 @@
 #include "base/buf.h"
 #include "engine/chat_template.h"
+#include "tools/model_file.h"
 #include "tools/option.h"
 #include "tools/standard_input.h"
 #include "tools/subcommand.h"
@@ -85,7 +86,8 @@ static enum err load_template(const struct render *run, const char *source, size
         struct gguf_string text;
         enum err err = gguf_get_string(run->file, "tokenizer.chat_template", &text);
         if (err == ERR_NOT_FOUND) {
-            return err_fail(ERR_UNSUPPORTED, "%s has no tokenizer.chat_template", run->model);
+            return err_fail(ERR_UNSUPPORTED, "%s has no tokenizer.chat_template",
+                            model_file_label(run->model));
         }
         TRY(err);
         source = text.text;
@@ -216,10 +218,10 @@ static enum err render_line(void *context, const json_t *line) {
 }
 
 static enum err run_render(struct render *run) {
-    TRY(gguf_open(run->model, &run->file));
+    TRY(model_file_open(run->model, &run->file));
     enum err err = tokenizer_create(run->file, &run->tokenizer);
     if (err != ERR_OK) {
-        err = err_context(err, "%s", run->model);
+        err = err_context(err, "%s", model_file_label(run->model));
     } else {
         err = run->jsonl ? standard_input_json_lines(render_line, run) : render_input(run);
     }
@@ -235,7 +237,7 @@ int subcommand_render(int argc, char **argv) {
          .kind = OPTION_TEXT,
          .value = &run.model,
          .argument = "FILE",
-         .help = "GGUF with vocabulary and template; tensors are not needed"},
+         .help = "GGUF with vocabulary and template, no tensors needed (demo: the one built in)"},
         {.name = "template",
          .kind = OPTION_TEXT,
          .value = &run.template_path,
@@ -255,7 +257,7 @@ int subcommand_render(int argc, char **argv) {
          .help = "read one JSON object a line"},
     };
     const struct option_spec spec = {
-        .usage = "tern render --model FILE [--template FILE] [--no-generation-prompt] [--ids]\n"
+        .usage = "tern render [--model FILE] [--template FILE] [--no-generation-prompt] [--ids]\n"
                  "                   [--jsonl] < MESSAGES",
         .summary =
             "Reads an array of {\"role\", \"content\"} from standard input and writes what the\n"
@@ -271,9 +273,6 @@ int subcommand_render(int argc, char **argv) {
         .count = ARRAY_LEN(entries),
     };
     enum option_outcome outcome = option_parse(&spec, argc, argv, NULL, NULL);
-    if (outcome == OPTION_RUN && run.model == NULL) {
-        outcome = option_missing(argv[0], "model");
-    }
     if (outcome != OPTION_RUN) {
         return outcome == OPTION_HELP_SHOWN ? EXIT_CODE_OK : EXIT_CODE_USAGE;
     }

@@ -7,7 +7,5 @@ enum err vocabulary_load(const char *path, struct tokenizer **out) {
     TRY(model_file_open(path, &file));
     enum err err = tokenizer_create(file, out);
     gguf_close(file);
-    return err == ERR_OK
-               ? ERR_OK
-               : err_context(err, "%s", model_file_is_demo(path) ? "the demo model" : path);
+    return err == ERR_OK ? ERR_OK : err_context(err, "%s", model_file_label(path));
 }
