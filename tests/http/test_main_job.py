@@ -328,7 +328,7 @@ def test_a_turn_writes_only_what_is_new(serve, directory, history):
     ratios = []
     written_before = bytes_written(server.process.pid, counter)
     for number in range(1, turns + 1):
-        answer = say(server, "c", opening if number == 1 else f"I like {number}.", max_tokens=6,
+        answer = say(server, "c", opening if number == 1 else f"{number}.", max_tokens=4,
                      conversation_durability="state")
         written = bytes_written(server.process.pid, counter)
         turn = inspect_turns(TERN, directory / "store", "c")[-1]
