@@ -67,17 +67,39 @@ static enum err write_all(const struct template_program *program,
     return write_end(program, add_generation_prompt, out, generation_at);
 }
 
-/* What stands behind the content of an assistant's message. */
-static enum err write_closing(const struct template_program *program, struct marked_text *out) {
-    static const struct chat_message assistant = {.role = "assistant", .role_len = 9};
+static const struct chat_message assistant = {.role = "assistant", .role_len = 9};
+
+/* Where the content stands among the pieces of a message, and how often. */
+static size_t find_content(const struct template_program *program, size_t *count) {
+    size_t begin = program->first[TEMPLATE_PROGRAM_MESSAGE];
     size_t end = program->first[TEMPLATE_PROGRAM_MESSAGE + 1];
-    size_t at = program->first[TEMPLATE_PROGRAM_MESSAGE];
-    while (program->pieces[at].kind != TEMPLATE_PROGRAM_CONTENT) {
-        at++;
-        assert(at < end); /* check_continuation has seen the content */
+    size_t found = end;
+    *count = 0;
+    for (size_t i = begin; i < end; i++) {
+        if (program->pieces[i].kind == TEMPLATE_PROGRAM_CONTENT) {
+            found = *count == 0 ? i : found;
+            (*count)++;
+        }
     }
-    for (at++; at < end; at++) {
-        TRY(write_piece(program, &program->pieces[at], &assistant, out));
+    return found;
+}
+
+/* What stands in front of the content of an assistant's message, and what behind it. */
+static enum err write_opening(const struct template_program *program, struct marked_text *out) {
+    size_t count;
+    size_t content = find_content(program, &count);
+    for (size_t i = program->first[TEMPLATE_PROGRAM_MESSAGE]; i < content; i++) {
+        TRY(write_piece(program, &program->pieces[i], &assistant, out));
+    }
+    return ERR_OK;
+}
+
+static enum err write_closing(const struct template_program *program, struct marked_text *out) {
+    size_t count;
+    size_t content = find_content(program, &count);
+    assert(count == 1); /* check_answer */
+    for (size_t i = content + 1; i < program->first[TEMPLATE_PROGRAM_MESSAGE + 1]; i++) {
+        TRY(write_piece(program, &program->pieces[i], &assistant, out));
     }
     return ERR_OK;
 }
@@ -161,12 +183,11 @@ static int begins_with(const struct buf *text, const struct buf *beginning) {
         .content_len = sizeof(content_text) - 1                                                    \
     }
 
-/* Texts that no template has reason to write itself. */
 static const struct chat_message probe[] = {
-    PROBE_MESSAGE("system", "q5x system probe 71"),
-    PROBE_MESSAGE("user", "q5x user probe 72"),
-    PROBE_MESSAGE("assistant", "q5x assistant probe 73"),
-    PROBE_MESSAGE("user", "q5x user probe 74"),
+    PROBE_MESSAGE("system", "Be kind."),
+    PROBE_MESSAGE("user", "What is red?"),
+    PROBE_MESSAGE("assistant", "A colour."),
+    PROBE_MESSAGE("user", "And blue?"),
 };
 
 enum { PROBE_QUESTION = 2, PROBE_ANSWERED = 3, PROBE_FOLLOWED = 4 };
@@ -185,27 +206,27 @@ static void probe_texts_done(struct probe_texts *texts) {
     buf_done(&texts->followed);
 }
 
-/* What the template writes in front of an answer must agree with its generation prompt. */
-static enum err check_answer(const struct probe_texts *texts) {
-    const char *content = probe[PROBE_ANSWERED - 1].content;
-    size_t content_len = probe[PROBE_ANSWERED - 1].content_len;
-    size_t answered_len = texts->answered.len - texts->question.len;
-    const char *answered =
-        answered_len == 0 ? "" : (const char *)texts->answered.data + texts->question.len;
-    const char *found = memmem(answered, answered_len, content, content_len);
-    if (found == NULL) {
-        return err_fail(ERR_UNSUPPORTED, "chat template: it does not write an answer's content, "
-                                         "so no conversation can be continued");
+/*
+ * What the template writes in front of an answer must agree with its generation prompt. This is
+ * read from the program: a text to look for could stand in a hostile template itself.
+ */
+static enum err check_answer(const struct template_program *program) {
+    size_t count;
+    (void)find_content(program, &count);
+    if (count != 1) {
+        return err_fail(ERR_UNSUPPORTED,
+                        "chat template: it writes an answer's content %zu times, expected once, "
+                        "so no conversation can be continued",
+                        count);
     }
-    size_t opening_len = (size_t)(found - answered);
-    size_t rest = opening_len + content_len;
-    if (memmem(answered + rest, answered_len - rest, content, content_len) != NULL) {
-        return err_fail(ERR_UNSUPPORTED, "chat template: it writes an answer's content more than "
-                                         "once, so no conversation can be continued");
-    }
-    size_t generation_len = texts->prompt.len - texts->question.len;
-    size_t common = generation_len < opening_len ? generation_len : opening_len;
-    if (common > 0 && memcmp(texts->prompt.data + texts->question.len, answered, common) != 0) {
+    CLEANUP(marked_text_done) struct marked_text opening;
+    CLEANUP(marked_text_done) struct marked_text generation;
+    marked_text_init(&opening, TOKENIZER_TEXT_BYTES_MAX);
+    marked_text_init(&generation, TOKENIZER_TEXT_BYTES_MAX);
+    TRY(write_opening(program, &opening));
+    TRY(write_part(program, TEMPLATE_PROGRAM_GENERATION, NULL, &generation));
+    if (!begins_with(&opening.text, &generation.text) &&
+        !begins_with(&generation.text, &opening.text)) {
         return err_fail(ERR_UNSUPPORTED,
                         "chat template: the generation prompt is not what it writes in front of "
                         "an assistant's content, so no conversation can be continued");
@@ -214,9 +235,9 @@ static enum err check_answer(const struct probe_texts *texts) {
 }
 
 /*
- * Tried with messages, not read from the program, so that it holds however a template is
- * interpreted. The generation prompt may end earlier than what stands in front of an answer (the
- * model then writes the rest) or later (it opens a thought, say): the ids stay as they are.
+ * What is written for messages is tried, not read from the program: so it holds however a template
+ * comes to write it. The generation prompt may end earlier than what stands in front of an answer
+ * (the model then writes the rest) or later (it opens a thought, say): the ids stay as they are.
  */
 static enum err check_continuation(const struct chat_template *chat_template) {
     CLEANUP(probe_texts_done) struct probe_texts texts = {0};
@@ -235,7 +256,7 @@ static enum err check_continuation(const struct chat_template *chat_template) {
                         "chat template: what it writes for messages is not the beginning of what "
                         "it writes when others follow, so no conversation can be continued");
     }
-    return check_answer(&texts);
+    return check_answer(chat_template->program);
 }
 
 /* What bos_token and eos_token stand for: nothing where the model has none. */

@@ -545,22 +545,59 @@ static size_t add_candidates(const struct turn_record *record, struct store_cand
     return count;
 }
 
-/* Looks for the newest head that the ledger vouches for. Nonzero: failed. */
-static int find_head(struct turn *turn, const struct turn_record *last) {
-    struct ledger *ledger = turn->service->config.ledger;
+/* The heads of the last two turns, which is where a head is unless spills fell behind. */
+static void find_recent(struct turn *turn, const struct turn_record *last,
+                        struct store_want *want) {
     struct store_candidate candidates[TURN_STATE_CANDIDATES_MAX];
-    size_t count = add_candidates(last, candidates, 0);
     struct turn_record before = {0};
+    size_t count = add_candidates(last, candidates, 0);
     turn->head_length = candidates[0].length;
-    if (last->turn > 1 &&
-        ledger_turn_read(ledger, &turn->key, turn->serial, last->turn - 1, &before) == ERR_OK) {
+    if (last->turn > 1 && ledger_turn_read(turn->service->config.ledger, &turn->key, turn->serial,
+                                           last->turn - 1, &before) == ERR_OK) {
         count = add_candidates(&before, candidates, count);
         turn_record_done(&before);
     }
-    struct store_want want = {.candidates = candidates, .candidate_count = count};
+    want->candidates = candidates;
+    want->candidate_count = count;
+    store_find(turn->service->config.store, want, &turn->found);
+}
+
+/* Spills of heads that were superseded while they waited are dropped, so what a crash left may be
+ * older: whatever lies on disk, newest first. */
+static void find_older(struct turn *turn, const struct turn_record *last, struct store_want *want) {
+    struct store *store = turn->service->config.store;
+    const char *reason = turn->found.reason;
+    uint64_t bytes_read = turn->found.bytes_read;
+    uint64_t at = last->turn;
+    while (turn->found.head == NULL && at > 1 &&
+           (at = store_newest_on_disk(store, want->key, at - 1)) > 0) {
+        struct store_candidate candidates[TURN_STATE_CANDIDATES_MAX];
+        struct turn_record record = {0};
+        if (ledger_turn_read(turn->service->config.ledger, &turn->key, turn->serial, (uint32_t)at,
+                             &record) != ERR_OK) {
+            break;
+        }
+        add_candidates(&record, candidates, 0);
+        turn_record_done(&record);
+        want->candidates = candidates;
+        want->candidate_count = 1; /* of that turn only the turn end lies on disk */
+        store_find(store, want, &turn->found);
+        bytes_read += turn->found.bytes_read;
+    }
+    turn->found.reason = reason;
+    turn->found.bytes_read = bytes_read;
+}
+
+/* Looks for the newest head that the ledger vouches for. Nonzero: failed. */
+static int find_head(struct turn *turn, const struct turn_record *last) {
+    struct store_want want;
     state_key_make(&turn->key, turn->serial, want.key);
-    store_find(turn->service->config.store, &want, &turn->found);
-    int is_best = turn->found.head != NULL && turn->found.candidate == 0;
+    find_recent(turn, last, &want);
+    if (turn->found.head == NULL) {
+        find_older(turn, last, &want);
+    }
+    int is_best =
+        turn->found.head != NULL && store_head_length(turn->found.head) == turn->head_length;
     if (turn->request.requires_cache && !is_best) {
         int kept = turn->found.head == NULL ? 0 : store_head_length(turn->found.head);
         struct turn_failure failure =

@@ -117,6 +117,10 @@ struct store_found {
 /* Never fails: what cannot be read or checked is a miss with its reason, and quarantined. */
 void store_find(struct store *store, const struct store_want *want, struct store_found *out);
 
+/* The newest turn, at most TURN_MAX, of which a turn-end head of KEY lies on disk; 0: none. */
+uint64_t store_newest_on_disk(struct store *store, const uint8_t key[STORE_KEY_BYTES],
+                              uint64_t turn_max);
+
 /*
  * Puts SEQUENCE, empty so far, at the head's length. ERR_FULL: no block or slot, nothing taken.
  * ERR_NOT_FOUND: the head was evicted in spite of its pin, because what runs needed the room. HEAD
@@ -158,7 +162,7 @@ struct store_counters {
     uint64_t spill_bytes;
     uint64_t lag_bytes; /* published, and not yet on disk though it is to be */
     uint64_t lag_ms;    /* age of the oldest of it */
-    uint64_t found[4]; /* by enum store_tier; NONE counts misses */
+    uint64_t found[4];  /* by enum store_tier; NONE counts misses */
     uint64_t quarantined;
     uint64_t evicted_device;
     uint64_t evicted_host;

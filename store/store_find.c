@@ -310,6 +310,18 @@ void store_find(struct store *store, const struct store_want *want, struct store
     *out = found;
 }
 
+uint64_t store_newest_on_disk(struct store *store, const uint8_t key[STORE_KEY_BYTES],
+                              uint64_t turn_max) {
+    struct record_head_key wanted = {.kind = RECORD_TURN_END, .turn = turn_max};
+    struct record_head record;
+    if (store->disk == NULL || turn_max == 0) {
+        return 0;
+    }
+    memcpy(wanted.conversation, key, sizeof wanted.conversation);
+    memcpy(wanted.state_digest, store->config.state_digest, sizeof wanted.state_digest);
+    return tier_disk_lookup(store->disk, &wanted, &record) == TIER_DISK_HIT ? record.key.turn : 0;
+}
+
 /* --- attaching -----------------------------------------------------------------------------------
  */
 

@@ -292,8 +292,9 @@ static void test_chat_template_refuses_what_no_conversation_can_go_on_with(void 
         const char *source;
         const char *cause;
     } cases[] = {
-        {"{% for m in messages %}{{ m.role }}{% endfor %}", "does not write an answer's content"},
-        {"{% for m in messages %}{{ m.content + m.content }}{% endfor %}", "more than once"},
+        {"{% for m in messages %}{{ m.role }}{% endfor %}", "content 0 times"},
+        {"{% for m in messages %}{{ m.content + m.content }}{% endfor %}", "content 2 times"},
+        {"{% for m in messages %}A colour.{{ m.role }}{% endfor %}", "content 0 times"},
         {"{% for m in messages %}{{ m.content }}{% endfor %}end", "not the beginning"},
         {"{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}"
          "{% endif %}end",
@@ -316,6 +317,31 @@ static void test_chat_template_refuses_what_no_conversation_can_go_on_with(void 
         assert_int_equal(chat_template_delta(chat_template, &message, 1, &end, &ids),
                          ERR_UNSUPPORTED);
         assert_null(ids.list.ids);
+        chat_template_destroy(chat_template);
+    }
+}
+
+static void test_chat_template_generation_prompt_may_end_early_or_late(void **state) {
+    (void)state;
+    static const char *const prompts[] = {"", "assistant:", "assistant: ", "assistant: <think>\n"};
+    for (size_t i = 0; i < ARRAY_LEN(prompts); i++) {
+        char source[256];
+        snprintf(source, sizeof source,
+                 "{%% for m in messages %%}{{ m.role }}: {{ m.content }}<sep>{%% endfor %%}"
+                 "{%% if add_generation_prompt %%}{{ '%s' }}{%% endif %%}",
+                 prompts[i]);
+        struct chat_template *chat_template = template_of(DBRX, source);
+        struct chat_answer_end end = {.last_id = id_of(DBRX, "<sep>"), .is_ended = 1};
+        struct prompt_ids ids = {0};
+        struct buf joined;
+        const char *text;
+        assert_int_equal(chat_template_delta(chat_template, NULL, 0, &end, &ids), ERR_OK);
+        assert_int_equal(ids.prompt_end, 0);
+        join(DBRX, &ids.list, &joined);
+        assert_int_equal(buf_text(&joined, &text), ERR_OK);
+        assert_string_equal(text, prompts[i]);
+        buf_done(&joined);
+        prompt_ids_done(&ids);
         chat_template_destroy(chat_template);
     }
 }
@@ -694,6 +720,7 @@ int main(void) {
         cmocka_unit_test(test_chat_template_text_stays_under_the_cap),
         cmocka_unit_test(test_chat_template_names_line_and_cause_of_a_refusal),
         cmocka_unit_test(test_chat_template_refuses_what_no_conversation_can_go_on_with),
+        cmocka_unit_test(test_chat_template_generation_prompt_may_end_early_or_late),
         cmocka_unit_test(test_chat_template_refuses_oversize_and_bytes_that_are_no_text),
         cmocka_unit_test(test_chat_template_of_a_model_must_be_there),
         cmocka_unit_test(test_chat_template_digest_is_of_the_source),

@@ -234,10 +234,12 @@ static enum err run(const struct serve_options *options) {
     return serve(options, stack);
 }
 
-int subcommand_serve(int argc, char **argv) {
+/* --- options -------------------------------------------------------------------------------------
+ */
+
+static struct serve_options options_default(void) {
     struct stack_config defaults = stack_config_default();
-    char store[PATH_BYTES];
-    struct serve_options options = {
+    return (struct serve_options){
         .host = "127.0.0.1",
         .kv = "f16",
         .backend = "host",
@@ -256,55 +258,84 @@ int subcommand_serve(int argc, char **argv) {
         .drain_seconds = 30,
         .body_max = 16 << 20,
     };
+}
+
+enum { ENTRIES_MAX = 32 };
+
+/* Appends COUNT entries to TABLE, which holds *USED. */
+static void add_entries(struct option_entry *table, size_t *used,
+                        const struct option_entry *entries, size_t count) {
+    assert(*used + count <= ENTRIES_MAX);
+    memcpy(table + *used, entries, count * sizeof *entries);
+    *used += count;
+}
+
+static void add_service_entries(struct serve_options *options, struct option_entry *table,
+                                size_t *used) {
     const struct option_entry entries[] = {
-        {"model", OPTION_TEXT, &options.model, "FILE", MODEL_FILE_HELP, 0, 0},
-        {"store", OPTION_TEXT, &options.store, "DIR",
+        {"model", OPTION_TEXT, &options->model, "FILE", MODEL_FILE_HELP, 0, 0},
+        {"store", OPTION_TEXT, &options->store, "DIR",
          "where conversations are kept; made if missing (~/.local/share/tern)", 0, 0},
-        {"host", OPTION_TEXT, &options.host, "ADDRESS", "to listen on (127.0.0.1)", 0, 0},
-        {"port", OPTION_INT, &options.port, "N", "0: any that is free (8080)", 0, 65535},
-        {"context", OPTION_INT, &options.context, "N",
-         "tokens of a conversation at most; 0: the model's, at most 32768 (0)", 0,
-         MODEL_CONTEXT_MAX},
-        {"block-size", OPTION_INT, &options.block_size, "N",
-         "tokens in a KV block, a power of two (32)", 8, 256},
-        {"kv", OPTION_TEXT, &options.kv, "TYPE", "KV blocks in f16, bf16 or f32 (f16)", 0, 0},
-        {"device-memory", OPTION_BYTES, &options.device_memory, "SIZE",
-         "weights, pools, activations; 0: weights and 1G of pools (0)", 0, 0x1p50},
-        {"host-memory", OPTION_BYTES, &options.host_memory, "SIZE",
-         "heads in host memory, staging, what is set aside (1G)", 0, 0x1p50},
-        {"disk", OPTION_BYTES, &options.disk, "SIZE", "everything in the store (16G)", 0x1p24,
-         0x1p60},
-        {"ledger-reserve", OPTION_BYTES, &options.ledger_reserve, "SIZE",
-         "of that, allocated ahead for the ledger (64M)", 0, 0x1p50},
-        {"spill", OPTION_TEXT, &options.spill, "WHEN",
-         "state goes to disk eager (after every turn) or evict (eager)", 0, 0},
-        {"spill-lag", OPTION_INT, &options.spill_lag_ms, "MS",
-         "how long state may lag the ledger before commits wait (1000)", 1, 1 << 30},
-        {"spill-lag-bytes", OPTION_BYTES, &options.spill_lag_bytes, "SIZE", "likewise (256M)", 1,
-         0x1p50},
-        {"threads", OPTION_INT, &options.threads, "N",
+        {"host", OPTION_TEXT, &options->host, "ADDRESS", "to listen on (127.0.0.1)", 0, 0},
+        {"port", OPTION_INT, &options->port, "N", "0: any that is free (8080)", 0, 65535},
+        {"threads", OPTION_INT, &options->threads, "N",
          "threads that compute; 0: one per processor (0)", 0, 256},
-        {"backend", OPTION_TEXT, &options.backend, "NAME", "host (host)", 0, 0},
-        {"isa", OPTION_TEXT, &options.isa, "NAME", "auto, portable, avx2 or avx512 (auto)", 0, 0},
-        {"running-max", OPTION_INT, &options.running_max, "N", "turns that compute at once (16)", 1,
-         256},
-        {"queue-max", OPTION_INT, &options.queue_max, "N", "turns that wait (256)", 1, 1 << 16},
-        {"body-max", OPTION_BYTES, &options.body_max, "SIZE", "of a request's body (16M)", 1024,
+        {"backend", OPTION_TEXT, &options->backend, "NAME", "host (host)", 0, 0},
+        {"isa", OPTION_TEXT, &options->isa, "NAME", "auto, portable, avx2 or avx512 (auto)", 0, 0},
+        {"running-max", OPTION_INT, &options->running_max, "N", "turns that compute at once (16)",
+         1, 256},
+        {"queue-max", OPTION_INT, &options->queue_max, "N", "turns that wait (256)", 1, 1 << 16},
+        {"body-max", OPTION_BYTES, &options->body_max, "SIZE", "of a request's body (16M)", 1024,
          0x1p30},
-        {"drain-seconds", OPTION_INT, &options.drain_seconds, "N",
+        {"drain-seconds", OPTION_INT, &options->drain_seconds, "N",
          "what running turns and spills get after SIGTERM (30)", 0, 3600},
-        {"api-keys", OPTION_TEXT, &options.api_keys, "FILE",
+        {"api-keys", OPTION_TEXT, &options->api_keys, "FILE",
          "lines `KEY TENANT`; without it nobody is asked", 0, 0},
-        {"log-level", OPTION_TEXT, &options.log_level, "LEVEL",
+        {"log-level", OPTION_TEXT, &options->log_level, "LEVEL",
          "debug, info, warn, error or off (info)", 0, 0},
     };
-    const struct option_spec spec = {
+    add_entries(table, used, entries, ARRAY_LEN(entries));
+}
+
+static void add_budget_entries(struct serve_options *options, struct option_entry *table,
+                               size_t *used) {
+    const struct option_entry entries[] = {
+        {"context", OPTION_INT, &options->context, "N",
+         "tokens of a conversation at most; 0: the model's, at most 32768 (0)", 0,
+         MODEL_CONTEXT_MAX},
+        {"block-size", OPTION_INT, &options->block_size, "N",
+         "tokens in a KV block, a power of two (32)", 8, 256},
+        {"kv", OPTION_TEXT, &options->kv, "TYPE", "KV blocks in f16, bf16 or f32 (f16)", 0, 0},
+        {"device-memory", OPTION_BYTES, &options->device_memory, "SIZE",
+         "weights, pools, activations; 0: weights and 1G of pools (0)", 0, 0x1p50},
+        {"host-memory", OPTION_BYTES, &options->host_memory, "SIZE",
+         "heads in host memory, staging, what is set aside (1G)", 0, 0x1p50},
+        {"disk", OPTION_BYTES, &options->disk, "SIZE", "everything in the store (16G)", 0x1p24,
+         0x1p60},
+        {"ledger-reserve", OPTION_BYTES, &options->ledger_reserve, "SIZE",
+         "of that, allocated ahead for the ledger (64M)", 0, 0x1p50},
+        {"spill", OPTION_TEXT, &options->spill, "WHEN",
+         "state goes to disk eager (after every turn) or evict (eager)", 0, 0},
+        {"spill-lag", OPTION_INT, &options->spill_lag_ms, "MS",
+         "how long state may lag the ledger before commits wait (1000)", 1, 1 << 30},
+        {"spill-lag-bytes", OPTION_BYTES, &options->spill_lag_bytes, "SIZE", "likewise (256M)", 1,
+         0x1p50},
+    };
+    add_entries(table, used, entries, ARRAY_LEN(entries));
+}
+
+int subcommand_serve(int argc, char **argv) {
+    char store[PATH_BYTES];
+    struct serve_options options = options_default();
+    struct option_entry entries[ENTRIES_MAX];
+    struct option_spec spec = {
         .usage = "tern serve [options]",
         .summary = "Serves chat completions whose conversations are kept: the client sends only\n"
                    "the new messages with a conversation_id. SIGTERM drains, a second stops.",
         .entries = entries,
-        .count = ARRAY_LEN(entries),
     };
+    add_service_entries(&options, entries, &spec.count);
+    add_budget_entries(&options, entries, &spec.count);
     enum option_outcome outcome = option_parse(&spec, argc, argv, NULL, NULL);
     if (outcome != OPTION_RUN) {
         return outcome == OPTION_HELP_SHOWN ? EXIT_CODE_OK : EXIT_CODE_USAGE;

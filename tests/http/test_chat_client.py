@@ -262,8 +262,8 @@ def test_the_interrupt_key_cancels_an_answer_and_leaves_at_the_prompt(server):
         read_until(terminal, b"[cancelled]")
         assert is_closed.wait(WAIT_S)
         os.write(terminal, b"again\r")
-        read_until(terminal, b"[turn 1")
-        read_until(terminal, b"> ")
+        seen = read_until(terminal, b"volatile]\r\n> ")
+        assert b"done" in seen and b"[turn 1" in seen
         os.write(terminal, b"\x03")
         _, status = os.waitpid(pid, 0)
         pid = 0

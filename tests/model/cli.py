@@ -80,11 +80,10 @@ def check_option_values(check, scratch):
         check.holds(not (scratch / "x.npy").exists(), f"{option} {value} leaves no file")
     check.refuses(USAGE, "--chunk", *logits, "--chunk")
     check.refuses(USAGE, "'more'", *logits, "more")
-    for missing in ("--model", "--tokens", "--out"):
+    for missing in ("--tokens", "--out"):
         at = logits.index(missing)
         check.refuses(USAGE, missing, *(logits[:at] + logits[at + 2:]))
     check.refuses(USAGE, "--prompt", "generate", "--model", DEMO)
-    check.refuses(USAGE, "model", "model")
     check.refuses(USAGE, "'two'", "model", DEMO, "two")
 
 
@@ -167,6 +166,7 @@ def check_model_fields(check):
     check.holds(len(fields["layer_kinds"]) == fields["layers"]
                 == sum(fields["groups"].values()), f"layers: {fields}")
     check.holds({"F32", "Q8_0"} <= set(fields["weight_tensors"]), f"weight types: {fields}")
+    check.holds(check.run("model", "--json").stdout == run.stdout, "the demo model is the default")
     text = check.run("model", DEMO).stdout.decode()
     for part in ("granitehybrid", "555008 bytes", "1024 bytes", "Q8_0", "F16"):
         check.holds(part in text, f"model prints {part}: {text}")
