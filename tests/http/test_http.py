@@ -2,7 +2,6 @@
 
 import json
 import os
-import select
 import signal
 import socket
 import struct
@@ -25,10 +24,6 @@ def fixture_server():
     server = FakeServer()
     yield server
     server.stop()
-
-
-def start(**options):
-    return FakeServer(**options)
 
 
 @pytest.fixture(name='started')
@@ -432,7 +427,7 @@ def test_keys_name_tenants(started, tmp_path):
     keys.write_text('# keys\n\nsecret-one alice\nsecret-two   bob\n')
     server = started(api_keys=keys)
     with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as client:
-        for value in (None, 'Bearer', 'Bearer ', 'Bearer wrong', 'Basic secret-one', 'secret-one',
+        for value in (None, 'Bearer', 'Bearer wrong', 'Basic secret-one', 'secret-one',
                       'Bearer secret-one x'):
             fields = {} if value is None else {'authorization': value}
             for method, path in (('POST', '/v1/chat/completions'), ('GET', '/v1/models'),
@@ -485,25 +480,18 @@ def test_vanishing_client_is_noticed_at_once(server, how, stream):
         connection.close()
 
 
-def test_client_that_vanishes_with_pipelined_bytes_behind_is_noticed(server):
-    """Reading is paused then; only the event of closing tells."""
-    for how in ('close', 'half', 'reset'):
+@pytest.mark.parametrize('how', ['close', 'half', 'reset'])
+def test_client_that_vanishes_with_requests_behind_is_noticed(server, how):
+    """Its end lies behind bytes that wait for the present request."""
+    for size in (100000, 3000000):
         connection = server.connect()
         connection.sendall(post(body_of('wait')))
         server.expect('submitted')
-        connection.setblocking(False)
-        filler = post(body_of('text never'))
-        idle = 0
-        while idle < 3:
-            try:
-                connection.send(filler * 100)
-                idle = 0
-            except BlockingIOError:
-                time.sleep(0.05)
-                idle += 1
+        connection.sendall(post(body_of('text never'), extra=f'Padding: {"x" * 1000}\r\n') *
+                           (size // 1000))
         leave(connection, how)
-        server.expect('cancelled queued', NOTICED_S if how != 'half' else PATIENCE_S)
-        server.expect('ended')
+        server.expect('cancelled queued', NOTICED_S)
+        server.expect('ended', NOTICED_S)
         connection.close()
 
 
@@ -535,7 +523,7 @@ def test_turn_that_is_past_cancelling_ends_without_its_client(server):
     Reader(connection).head()
     connection.close()
     server.expect('submitted')
-    server.expect('cancelled queued', NOTICED_S)
+    server.expect('cancelled started', NOTICED_S)
     server.expect('ended')
     assert httpx.get(server.url + '/health').status_code == 200
 
@@ -544,14 +532,20 @@ def test_slow_reader_is_bounded_and_cancelled(started):
     server = started(output_max=1 << 20)
     before = server.memory_kib()
     with server.connect() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         piece = 'x' * 1000
         connection.sendall(post(body_of(f'repeat 200000 {piece}', stream=True)))
         server.expect('submitted')
         server.expect('cancelled repeat')
         server.expect('ended')
         assert server.memory_kib() - before < 64 << 10
-        received = read_to_end(connection)
+        connection.settimeout(1)
+        received = b''
+        try:
+            while piece := connection.recv(1 << 20):
+                received = received[-100:] + piece
+        except OSError:
+            pass
         assert b'[DONE]' not in received
     assert httpx.get(server.url + '/health').status_code == 200
 
@@ -559,7 +553,7 @@ def test_slow_reader_is_bounded_and_cancelled(started):
 def test_reader_that_never_reads_is_closed_in_time(started):
     server = started(stall_ms=500, output_max=64 << 20)
     with server.connect() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         connection.sendall(post(body_of('repeat 20000 ' + 'x' * 1000 + '\nwait', stream=True)))
         server.expect('submitted')
         found = server.events.get(timeout=PATIENCE_S)
@@ -569,7 +563,7 @@ def test_reader_that_never_reads_is_closed_in_time(started):
 def test_slow_but_steady_reader_gets_everything(started):
     server = started(output_max=64 << 20)
     with server.connect() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         connection.sendall(post(body_of('repeat 3000 ' + 'y' * 1000, stream=True)))
         time.sleep(0.3)
         events = events_of(Reader(connection).answer()[2])
@@ -612,15 +606,31 @@ def test_large_pipelined_requests_wait_their_turn(server):
     padding = 'p' * 300000
     with server.connect() as connection:
         requests = b''.join(post(body_of(f'sleep 50\ntext {i}', padding=padding))
-                            for i in range(6))
+                            for i in range(3))
         sender = threading.Thread(target=connection.sendall, args=(requests,))
         sender.start()
         reader = Reader(connection)
-        for i in range(6):
+        for i in range(3):
             status, _, body = reader.answer()
             assert status == 200
             assert json.loads(body)['choices'][0]['message']['content'] == str(i)
         sender.join()
+
+
+def test_too_many_pipelined_bytes_end_the_connection_with_the_answer(server):
+    with server.connect() as connection:
+        connection.sendall(post(body_of('sleep 500\ntext first')))
+        try:
+            connection.sendall(post(body_of('text next', padding='x' * 4000000)))
+        except OSError:
+            pass
+        status, fields, body = Reader(connection).answer()
+        assert status == 200 and b'first' in body and fields['connection'] == 'close'
+        connection.shutdown(socket.SHUT_WR)
+        assert read_to_end(connection) == b''
+    server.expect('submitted')
+    server.expect('ended')
+    assert server.events.empty()
 
 
 def test_bytes_one_by_one(server):
@@ -958,10 +968,3 @@ def test_second_signal_stops_at_once():
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(timeout=NOTICED_S * 2) == 3
     server.stop(expected=3)
-
-
-def test_taken_port_is_an_error_that_names_it(server):
-    taken = server.port
-    with socket.socket() as probe:
-        assert probe.connect_ex(('127.0.0.1', taken)) == 0
-        assert select.select([], [probe], [], 1)[1]
