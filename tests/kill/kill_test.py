@@ -13,7 +13,6 @@ Prints where the kills fell, then `N passed, N failed`: rounds.
 """
 import argparse
 import concurrent.futures
-import os
 import pathlib
 import random
 import shutil
@@ -239,7 +238,8 @@ class Life:
         turns = self.ledger_turns(one)
         row = self.settle_in_flight(one, turns)
         self.compare(one, turns)
-        probe = one.in_flight.again() if one.in_flight else traffic.Turn(random.Random(f"{one.name}/{len(one.turns)}"), 6)
+        r = random.Random(f"{one.name}/{len(one.turns)}")
+        probe = one.in_flight.again() if one.in_flight else traffic.Turn(r, tokens_max=6)
         one.in_flight = None
         length, durable_turn = len(serving.line_of(turns)), one.durable_turn
         if not one.send(self.server, probe):
@@ -260,10 +260,10 @@ class Life:
         flight = one.in_flight
         if flight is None:
             return None
-        if flight.answer.lost and flight.answer.lost.startswith("ConnectionRefused"):
-            row = None
-        else:
-            row = "decode" if flight.answer.text else "prefill"
+        was_sent = not (flight.answer.lost or "").startswith("ConnectionRefused")
+        row = ("decode" if flight.answer.text else "prefill") if was_sent else None
+        if len(turns) == len(one.turns) and not was_sent:
+            return None
         if len(turns) == len(one.turns):
             self.tally.counts["turns in flight, not there"] += 1
             return row
@@ -424,5 +424,4 @@ def main():
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     sys.exit(main())
