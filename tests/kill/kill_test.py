@@ -24,6 +24,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "http"))
 
 import oracle as kill_oracle  # noqa: E402
+import replay  # noqa: E402
 import serving  # noqa: E402
 import traffic  # noqa: E402
 
@@ -71,7 +72,8 @@ class Tally:
                                      "turns in flight, not there", "deletions in flight, gone",
                                      "deletions in flight, all there", "digests equal to the oracle's",
                                      "heads whose spill had committed", "of these restored from disk",
-                                     "restored from an older head", "rebuilt from token ids"), 0)
+                                     "restored from an older head", "rebuilt from token ids",
+                                     "conversations replayed in one run"), 0)
 
     def show(self):
         print(f"\n{'the kill fell':<36}{'named':>7}{'random':>8}{'all':>6}")
@@ -138,6 +140,14 @@ class Life:
         traffic.Clients(self.server, shares, f"{self.options.seed}/begin/{self.number}",
                         CONVERSATIONS_OF_CLIENT).join()
         self.server.drain()
+
+    def replay(self):
+        """One cold run over each conversation has its argmax at every generated token."""
+        for one in self.conversations:
+            if one.turns:
+                turns = serving.inspect_turns(self.options.tern, self.store, one.name)
+                replay.check(self.options.tern, self.store, turns)
+                self.tally.counts["conversations replayed in one run"] += 1
 
     def check_no_orphans(self):
         """State of what was deleted is gone once the server had the time."""
@@ -387,6 +397,7 @@ def run_life(options, number, rounds, oracle, tally, directory):
         life.start()
         time.sleep(HOUSEKEEPING_S)
         life.check_no_orphans()
+        life.replay()
         return passed, 0, False
     except serving.Failure as failure:
         print(f"FAIL life {number}: {failure}\n"
