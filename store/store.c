@@ -352,20 +352,35 @@ void store_wait_for_lag(struct store *store) {
     pthread_mutex_unlock(&store->lock);
 }
 
-enum err store_drain(struct store *store, uint32_t timeout_ms) {
-    uint64_t until_ms = now_monotonic_ms() + timeout_ms;
-    struct timespec until = deadline_of(until_ms);
+/* Queues every turn end that lies in memory alone since BEFORE_MS or longer; the lock held. */
+static void queue_unwritten(struct store *store, uint64_t before_ms) {
     struct store_head *head;
-    enum err code = ERR_OK;
-    pthread_mutex_lock(&store->lock);
-    store->is_draining = 1;
     TAILQ_FOREACH(head, &store->index.recency, recency) {
         if (store->disk != NULL && head->kind == STORE_KIND_TURN_END && !head->is_durable &&
-            !head->is_moving && !head->wants_disk) {
+            !head->is_moving && !head->wants_disk && head->published_ms <= before_ms) {
             head->wants_disk = 1;
             mover_queue(store, head);
         }
     }
+}
+
+void store_spill_idle(struct store *store) {
+    uint64_t now_ms = now_monotonic_ms();
+    if (store->config.spill_idle_ms == 0 || now_ms < store->config.spill_idle_ms) {
+        return;
+    }
+    pthread_mutex_lock(&store->lock);
+    queue_unwritten(store, now_ms - store->config.spill_idle_ms);
+    pthread_mutex_unlock(&store->lock);
+}
+
+enum err store_drain(struct store *store, uint32_t timeout_ms) {
+    uint64_t until_ms = now_monotonic_ms() + timeout_ms;
+    struct timespec until = deadline_of(until_ms);
+    enum err code = ERR_OK;
+    pthread_mutex_lock(&store->lock);
+    store->is_draining = 1;
+    queue_unwritten(store, UINT64_MAX);
     while (code == ERR_OK && (store->moving > 0 || !TAILQ_EMPTY(&store->unwritten))) {
         if (pthread_cond_timedwait(&store->changed, &store->lock, &until) != 0) {
             code = err_fail(ERR_BUSY, "%zu heads are not written yet", store->moving);

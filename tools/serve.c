@@ -5,6 +5,7 @@
 #include "engine/demo/demo_model.h"
 #include "server/server.h"
 #include "server/stack.h"
+#include "tools/config_file.h"
 #include "tools/environment_walk.h"
 #include "tools/model_file.h"
 #include "tools/option.h"
@@ -27,6 +28,7 @@ struct serve_options {
     const char *spill;
     const char *api_keys;
     const char *log_level;
+    const char *config; /* expanded before the options are parsed */
     long long port;
     long long context;
     long long block_size;
@@ -119,12 +121,26 @@ static void fill_snapshot(void *context, struct server_snapshot *out) {
 /* --- configuration -----------------------------------------------------------------------------
  */
 
+/* eager, evict or idle:SECONDS. */
+static enum err parse_spill(const char *text, struct stack_config *out) {
+    char rest = '\0';
+    unsigned seconds = 0;
+    out->spills_eagerly = strcmp(text, "eager") == 0;
+    if (out->spills_eagerly || strcmp(text, "evict") == 0) {
+        return ERR_OK;
+    }
+    if (sscanf(text, "idle:%6u%c", &seconds, &rest) != 1 || seconds < 1) {
+        return err_fail(ERR_INVALID, "--spill is '%s', expected eager, idle:SECONDS or evict",
+                        text);
+    }
+    out->spill_idle_ms = seconds * 1000;
+    return ERR_OK;
+}
+
 static enum err fill_config(const struct serve_options *options, struct stack_config *out) {
     *out = stack_config_default();
     TRY(dtype_parse(options->kv, &out->kv_type));
-    if (strcmp(options->spill, "eager") != 0 && strcmp(options->spill, "evict") != 0) {
-        return err_fail(ERR_INVALID, "--spill is '%s', expected eager or evict", options->spill);
-    }
+    TRY(parse_spill(options->spill, out));
     if (model_file_is_demo(options->model)) {
         out->model_data = demo_model_data(&out->model_bytes);
     } else {
@@ -142,7 +158,6 @@ static enum err fill_config(const struct serve_options *options, struct stack_co
     out->host_bytes = (uint64_t)options->host_memory;
     out->disk_bytes = (uint64_t)options->disk;
     out->ledger_reserve_bytes = (uint64_t)options->ledger_reserve;
-    out->spills_eagerly = strcmp(options->spill, "eager") == 0;
     out->spill_lag_bytes = (uint64_t)options->spill_lag_bytes;
     out->spill_lag_ms = (uint32_t)options->spill_lag_ms;
     out->walk = environment_walk_run;
@@ -291,6 +306,8 @@ static void add_service_entries(struct serve_options *options, struct option_ent
          "what running turns and spills get after SIGTERM (30)", 0, 3600},
         {"api-keys", OPTION_TEXT, &options->api_keys, "FILE",
          "lines `KEY TENANT`; without it nobody is asked", 0, 0},
+        {"config", OPTION_TEXT, &options->config, "FILE",
+         "lines `name = value` with these names; the command line wins", 0, 0},
         {"log-level", OPTION_TEXT, &options->log_level, "LEVEL",
          "debug, info, warn, error or off (info)", 0, 0},
     };
@@ -315,7 +332,7 @@ static void add_budget_entries(struct serve_options *options, struct option_entr
         {"ledger-reserve", OPTION_BYTES, &options->ledger_reserve, "SIZE",
          "of that, allocated ahead for the ledger (64M)", 0, 0x1p50},
         {"spill", OPTION_TEXT, &options->spill, "WHEN",
-         "state goes to disk eager (after every turn) or evict (eager)", 0, 0},
+         "state goes to disk eager (after every turn), idle:SECONDS or evict (eager)", 0, 0},
         {"spill-lag", OPTION_INT, &options->spill_lag_ms, "MS",
          "how long state may lag the ledger before commits wait (1000)", 1, 1 << 30},
         {"spill-lag-bytes", OPTION_BYTES, &options->spill_lag_bytes, "SIZE", "likewise (256M)", 1,
@@ -336,7 +353,12 @@ int subcommand_serve(int argc, char **argv) {
     };
     add_service_entries(&options, entries, &spec.count);
     add_budget_entries(&options, entries, &spec.count);
-    enum option_outcome outcome = option_parse(&spec, argc, argv, NULL, NULL);
+    CLEANUP(config_file_done) struct config_file arguments = {0};
+    if (config_file_expand(argc, argv, &arguments) != ERR_OK) {
+        fprintf(stderr, "tern serve: %s\n", err_message());
+        return EXIT_CODE_USAGE;
+    }
+    enum option_outcome outcome = option_parse(&spec, arguments.argc, arguments.argv, NULL, NULL);
     if (outcome != OPTION_RUN) {
         return outcome == OPTION_HELP_SHOWN ? EXIT_CODE_OK : EXIT_CODE_USAGE;
     }

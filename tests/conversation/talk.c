@@ -11,7 +11,10 @@ struct talk {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     int is_started;
+    int has_text;
     int is_over;
+    void (*at_finish)(void *context);
+    void *context;
     struct turn *turn;
     struct talk_answer answer;
 };
@@ -35,6 +38,10 @@ static void on_text(void *context, const char *text, size_t len) {
     size_t used = strlen(talk->answer.text);
     size_t room = sizeof talk->answer.text - used - 1;
     memcpy(talk->answer.text + used, text, len < room ? len : room);
+    pthread_mutex_lock(&talk->lock);
+    talk->has_text = 1;
+    pthread_cond_broadcast(&talk->changed);
+    pthread_mutex_unlock(&talk->lock);
 }
 
 static void end(struct talk *talk) {
@@ -48,6 +55,9 @@ static void end(struct talk *talk) {
 static void on_finished(void *context, const struct turn_result *result) {
     struct talk *talk = context;
     talk->answer.result = *result;
+    if (talk->at_finish != NULL) {
+        talk->at_finish(talk->context);
+    }
     end(talk);
 }
 
@@ -68,11 +78,13 @@ struct talk *talk_begin(struct stack *stack, const struct talk_request *request)
     }
     pthread_mutex_init(&talk->lock, NULL);
     pthread_cond_init(&talk->changed, NULL);
+    talk->at_finish = request->at_finish;
+    talk->context = request->context;
     struct turn_message message = {
         .role = "user", .content = request->text, .content_len = strlen(request->text)};
     struct turn_request turn = {
-        .tenant = "",
-        .cache_salt = "",
+        .tenant = request->tenant != NULL ? request->tenant : "",
+        .cache_salt = request->salt != NULL ? request->salt : "",
         .conversation_id = request->id,
         .messages = &message,
         .message_count = 1,
@@ -102,6 +114,14 @@ void talk_cancel(struct talk *talk) {
 void talk_wait_started(struct talk *talk) {
     pthread_mutex_lock(&talk->lock);
     while (!talk->is_started) {
+        pthread_cond_wait(&talk->changed, &talk->lock);
+    }
+    pthread_mutex_unlock(&talk->lock);
+}
+
+void talk_wait_text(struct talk *talk) {
+    pthread_mutex_lock(&talk->lock);
+    while (!talk->has_text && !talk->is_over) {
         pthread_cond_wait(&talk->changed, &talk->lock);
     }
     pthread_mutex_unlock(&talk->lock);

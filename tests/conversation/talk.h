@@ -8,8 +8,10 @@
 #include "server/stack.h"
 
 struct talk_request {
-    const char *id;   /* NULL: no conversation */
-    const char *text; /* one user message */
+    const char *tenant; /* NULL: "" */
+    const char *salt;   /* NULL: "" */
+    const char *id;     /* NULL: no conversation */
+    const char *text;   /* one user message */
     int max_tokens;
     int ignores_end;
     int64_t expected_turn; /* -1: not said */
@@ -17,6 +19,9 @@ struct talk_request {
     int waits_for_state;
     float temperature;
     uint64_t seed;
+    /* Called while the sink is told `finished`, on the service's thread; NULL: nothing. */
+    void (*at_finish)(void *context);
+    void *context;
 };
 
 /* What talk_default leaves open is greedy, of 8 tokens, not ended by an end token. */
@@ -34,6 +39,7 @@ struct talk_answer {
 struct talk;
 struct talk *talk_begin(struct stack *stack, const struct talk_request *request);
 void talk_cancel(struct talk *talk);
+void talk_wait_text(struct talk *talk);         /* until some of the answer is there, or its end */
 void talk_wait_started(struct talk *talk);      /* until its first event of any kind */
 struct talk_answer talk_end(struct talk *talk); /* waits, and frees it */
 
