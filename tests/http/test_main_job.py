@@ -2,6 +2,7 @@
 what is written, and the unmodified OpenAI client. TERN_BINARY names another binary than build/release's.
 """
 import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -12,14 +13,12 @@ import subprocess
 import threading
 import time
 
-import json
-
-import numpy
 import openai
 import pytest
 
+import replay
 import serving
-from serving import chat, inspect, inspect_turns, line_of, turn_body
+from serving import chat, inspect, inspect_turns, line_of, send_and_hold, turn_body
 
 TERN = os.environ.get("TERN_BINARY", str(serving.ROOT / "build/release/tern"))
 # Bytes count on a real file system alone.
@@ -192,21 +191,6 @@ def fill_until_evicted(server, tier, conversations_max=400):
 
 # --- the ledger's ids ---------------------------------------------------------------------
 
-def check_replay(directory, turns):
-    """One cold run over the whole line has its argmax at every generated token."""
-    line = line_of(turns)
-    (directory / "line").write_text(" ".join(map(str, line)) + "\n")
-    serving.run_tern(TERN, "logits", "--tokens", directory / "line", "--out", directory / "logits.npy")
-    best = numpy.load(directory / "logits.npy").argmax(axis=1)
-    position = 0
-    for turn in turns:
-        position += len(turn["prompt_ids"])
-        count = len(turn["generated_ids"])
-        assert count > 0
-        assert best[position - 1:position + count - 1].tolist() == turn["generated_ids"], f"turn {turn['turn']}"
-        position += count
-
-
 def test_openai_client_through_three_restarts(serve, directory):
     """The unmodified client, streamed and not, 24 turns; then the ledger's ids in one run."""
     turns = 24
@@ -239,7 +223,7 @@ def test_openai_client_through_three_restarts(serve, directory):
     server.drain()
     stored = inspect_turns(TERN, directory / "store", "openai", "of a user")
     assert [turn["messages"][-1]["content"] for turn in stored] == texts
-    check_replay(directory, stored)
+    replay.check(TERN, directory, stored)
 
 
 def converse(client, request):
@@ -274,7 +258,7 @@ def test_replay_of_turns_of_every_kind(serve, directory):
             server = serve()
     turns = inspect_turns(TERN, directory / "store", "c")
     assert len(turns) == 6
-    check_replay(directory, turns)
+    replay.check(TERN, directory, turns)
 
 
 # --- what is written ----------------------------------------------------------------------
@@ -407,15 +391,6 @@ def test_second_server_is_refused(serve, directory):
 
 
 # --- clients that vanish ------------------------------------------------------------------
-
-def send_and_hold(server, body):
-    """The request is sent, its answer left unread."""
-    text = json.dumps(body).encode()
-    held = socket.create_connection(("127.0.0.1", server.port), timeout=30)
-    held.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: tern\r\nContent-Type: application/json\r\n"
-                 b"Content-Length: %d\r\n\r\n" % len(text) + text)
-    return held
-
 
 def wait_until(condition, what, timeout_s=20):
     until = time.monotonic() + timeout_s
