@@ -312,6 +312,7 @@ static enum err link_published(struct store *store, struct store_head *head,
 void store_publish(struct store *store, struct store_head *head,
                    const struct store_publish *publish) {
     struct store_head *doomed = NULL;
+    enum store_kind kind = head->kind; /* the head may be gone once the lock is */
     uint64_t lineage_id = take_lineage_id(store); /* may be left unused: ids are plenty */
     pthread_mutex_lock(&store->lock);
     enum err code = link_published(store, head, publish, lineage_id, &doomed);
@@ -323,7 +324,7 @@ void store_publish(struct store *store, struct store_head *head,
         store_head_release(head);
     }
     if (!is_queued && publish->spilled != NULL) {
-        int is_memory_only = head->kind == STORE_KIND_PROMPT_END || code == ERR_CONFLICT;
+        int is_memory_only = kind == STORE_KIND_PROMPT_END || code == ERR_CONFLICT;
         publish->spilled(publish->context, is_memory_only ? ERR_OK : ERR_UNSUPPORTED);
     }
 }
