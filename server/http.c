@@ -60,7 +60,7 @@ static int close_idlest(struct http *http) {
     struct http_connection *idlest = NULL;
     for (struct http_connection *at = http->connections; at != NULL; at = at->next) {
         if (at->state == HTTP_CONNECTION_IDLE && at->input.len == 0 &&
-            (idlest == NULL || at->since_ms < idlest->since_ms)) {
+            (idlest == NULL || at->since_ms <= idlest->since_ms)) {
             idlest = at;
         }
     }

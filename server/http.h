@@ -20,7 +20,7 @@ struct http;
 struct http_limits {
     int connections_max;
     size_t body_max;   /* of one request: 413 */
-    size_t bodies_max; /* of all requests that are held: 503 */
+    size_t bodies_max; /* of all that was received and is held: 503 */
     size_t output_max; /* of a stream that its client does not read: the connection is closed */
     int head_ms;       /* from a request's first byte to the end of its head: 408 */
     int body_ms;       /* without a byte of an unfinished body: 408 */

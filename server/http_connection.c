@@ -1,8 +1,9 @@
 /*
- * I1: `io` watches reading, writing and closing, edge-triggered, as long as the connection
- *     lives: a client that goes is noticed in every state, also one whose next requests
- *     have filled `input`. Whoever stops reading before the socket is empty sets is_paused or
- *     activates `io` again.
+ * I1: a connection is read from as long as it lives, whatever its request is doing: a
+ *     client's end lies behind the bytes that it sent before, so one that stops reading does
+ *     not notice it. `io` is edge-triggered: whoever stops before the socket is empty
+ *     activates it again. Next requests are kept up to a bound; past it the connection
+ *     ends with the present answer, and what comes is read over.
  * I2: is_dead is set anywhere and acted upon only by settle, at the end of each entry point.
  * I3: `exchange` is set while state is RECEIVING or BUSY, and its `connection` points back; its
  *     watch is told once, by finish or by destroy, and only after the handler had it.
@@ -29,7 +30,8 @@
 enum {
     RECEIVE_BYTES = 64 << 10,
     RECEIVE_TURN_BYTES = 1 << 20, /* before others get their turn */
-    PIPELINE_BYTES = 64 << 10,    /* of next requests while one is being answered */
+    PIPELINE_BYTES = 1 << 20,     /* of next requests while one is being answered */
+    INPUT_KEPT_BYTES = 64 << 10,  /* an empty input buffer that is larger is given back */
     SEND_PIECES = 16,
 };
 
@@ -170,7 +172,6 @@ static void finish(struct http_connection *connection) {
     connection->is_dead = closes || atomic_load(&http->hub->is_draining);
     enter(connection, HTTP_CONNECTION_IDLE);
     /* The next request may be here, in `input` or with the kernel. */
-    connection->is_paused = 0;
     event_active(connection->io, EV_READ, 0);
 }
 
@@ -234,14 +235,17 @@ static void screen(struct http_connection *connection) {
     }
 }
 
-/* Counts what the body holds by now; 0: all bodies together are too large. */
-static int count_body(struct http_connection *connection) {
-    struct http_exchange *exchange = connection->exchange;
-    size_t bytes = exchange->request.body.capacity;
-    size_t before = atomic_fetch_add(&exchange->hub->body_bytes, bytes - exchange->counted_bytes);
-    size_t total = before + bytes - exchange->counted_bytes;
-    exchange->counted_bytes = bytes;
-    return total <= connection->http->limits.bodies_max;
+/* Counts what BUF holds by now; 0: everything received is together too large. */
+static int count_received(struct http *http, const struct buf *buf, size_t *counted_bytes) {
+    size_t grown = buf->capacity - *counted_bytes; /* modulo 2^64, as the sum */
+    size_t total = atomic_fetch_add(&http->hub->body_bytes, grown) + grown;
+    *counted_bytes = buf->capacity;
+    return total <= http->limits.bodies_max;
+}
+
+static void give_back_input(struct http_connection *connection) {
+    buf_done(&connection->input);
+    (void)count_received(connection->http, &connection->input, &connection->counted_bytes);
 }
 
 static void begin_exchange(struct http_connection *connection) {
@@ -267,7 +271,8 @@ static int receive_part(struct http_connection *connection) {
         memmove(input->data, input->data + used, input->len - used);
         input->len -= used;
     }
-    if (outcome != HTTP_PARSER_FAILED && !count_body(connection)) {
+    if (outcome != HTTP_PARSER_FAILED && !count_received(http, &connection->exchange->request.body,
+                                                         &connection->exchange->counted_bytes)) {
         refuse(connection, 503, "the server holds too many request bodies; try again later");
         return 0;
     }
@@ -296,21 +301,45 @@ static void receive(struct http_connection *connection) {
     while (!connection->is_dead && connection->state == HTTP_CONNECTION_RECEIVING &&
            receive_part(connection)) {
     }
-    if (connection->is_discarding) {
-        buf_clear(&connection->input);
+    if (connection->is_discarding ||
+        (connection->input.len == 0 && connection->input.capacity > INPUT_KEPT_BYTES)) {
+        give_back_input(connection);
     }
 }
 
-/* Reads until the socket is empty, this turn's share is used up, or enough is here. */
+/* Too much came behind the request that is being answered. */
+static void stop_pipelining(struct http_connection *connection) {
+    struct http_exchange *exchange = connection->exchange;
+    pthread_mutex_lock(&exchange->lock);
+    exchange->closes = 1;
+    pthread_mutex_unlock(&exchange->lock);
+    connection->is_discarding = 1;
+    give_back_input(connection);
+}
+
+static void take_bytes(struct http_connection *connection, const char *bytes, size_t len) {
+    connection->received_ms = now_monotonic_ms();
+    if (connection->is_discarding) {
+        return;
+    }
+    if (buf_append(&connection->input, bytes, len) != ERR_OK) {
+        connection->is_dead = 1;
+        return;
+    }
+    int is_within =
+        count_received(connection->http, &connection->input, &connection->counted_bytes);
+    if (connection->state == HTTP_CONNECTION_BUSY &&
+        (connection->input.len > PIPELINE_BYTES || !is_within)) {
+        stop_pipelining(connection);
+    }
+    receive(connection);
+}
+
+/* Reads until the socket is empty or this turn's share is used up. */
 static void read_socket(struct http_connection *connection) {
     char bytes[RECEIVE_BYTES];
     size_t total = 0;
     while (!connection->is_dead) {
-        if (connection->state == HTTP_CONNECTION_BUSY && !connection->is_discarding &&
-            connection->input.len >= PIPELINE_BYTES) {
-            connection->is_paused = 1;
-            return;
-        }
         if (total >= RECEIVE_TURN_BYTES) {
             event_active(connection->io, EV_READ, 0);
             return;
@@ -327,11 +356,7 @@ static void read_socket(struct http_connection *connection) {
             return;
         }
         total += (size_t)len;
-        connection->received_ms = now_monotonic_ms();
-        if (!connection->is_discarding) {
-            connection->is_dead = buf_append(&connection->input, bytes, (size_t)len) != ERR_OK;
-            receive(connection);
-        }
+        take_bytes(connection, bytes, (size_t)len);
     }
 }
 
@@ -347,12 +372,12 @@ static void on_io(evutil_socket_t fd, short what, void *context) {
         }
     }
     if (what & EV_CLOSED && connection->state == HTTP_CONNECTION_BUSY) {
-        connection->is_dead = 1; /* also while reading is paused (I1) */
+        connection->is_dead = 1; /* whatever is left to be read: nobody waits any more */
     }
     if (!connection->is_dead && connection->input.len > 0) {
         receive(connection); /* requests that waited for their turn */
     }
-    if (!connection->is_dead && what & (EV_READ | EV_CLOSED) && !connection->is_paused) {
+    if (!connection->is_dead && what & (EV_READ | EV_CLOSED)) {
         read_socket(connection);
     }
     settle(connection);
@@ -460,7 +485,7 @@ void http_connection_destroy(struct http_connection *connection) {
         evbuffer_free(connection->output);
     }
     close(connection->fd);
-    buf_done(&connection->input);
+    give_back_input(connection);
     if (connection->next != NULL) {
         connection->next->previous = connection->previous;
     }

@@ -30,10 +30,10 @@ struct http_connection {
     struct http_exchange *exchange; /* the present one, from its first byte on */
     struct http_parser parser;
     int has_head;
-    struct buf input; /* received, not yet parsed: the next requests */
+    struct buf input;     /* received, not yet parsed: the next requests */
+    size_t counted_bytes; /* of the hub's body_bytes, for `input` */
     struct evbuffer *output;
     int is_discarding;    /* what comes is no request any more */
-    int is_paused;        /* enough of the next requests is here */
     int is_dead;          /* to be destroyed before the loop goes on */
     uint64_t since_ms;    /* in this state */
     uint64_t received_ms; /* the last byte */

@@ -283,6 +283,7 @@ static enum err open_store(struct stack *stack) {
         .disk_max_bytes = config->disk_bytes - ledger_share(config),
         .numerics_class = info.numerics_class,
         .spills_eagerly = config->spills_eagerly,
+        .spill_idle_ms = config->spill_idle_ms,
         .spill_lag_bytes = config->spill_lag_bytes,
         .spill_lag_ms = config->spill_lag_ms,
     };

@@ -31,6 +31,7 @@ struct stack_config {
     uint64_t disk_bytes;           /* everything in the directory */
     uint64_t ledger_reserve_bytes; /* of those, allocated ahead for the ledger */
     int spills_eagerly;
+    uint32_t spill_idle_ms; /* else: when a head has lain so long; 0: when it is evicted */
     uint64_t spill_lag_bytes;
     uint32_t spill_lag_ms;
     /* Runs after an unclean end, before an environment is opened in this process: walks it where a

@@ -326,6 +326,7 @@ static enum err clear_tombstones(struct turn_service *service) {
 
 /* What fails here is met again a second later, and shows in the ledger's and store's counters. */
 static void keep_house(struct turn_service *service) {
+    store_spill_idle(service->config.store);
     enum err readers = ledger_readers_check(service->config.ledger, NULL);
     enum err tombstones = clear_tombstones(service);
     (void)readers;

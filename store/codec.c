@@ -14,7 +14,7 @@
  *
  * Chunks keep the scratch small and the split in the second-level cache, whatever the array's
  * size. Measured with bench_codec on normally distributed values, one core, GB/s of raw bytes in
- * and out: see docs/format_state.md.
+ * and out: see docs/format.md.
  */
 #include "store/codec.h"
 

@@ -312,6 +312,7 @@ static enum err link_published(struct store *store, struct store_head *head,
 void store_publish(struct store *store, struct store_head *head,
                    const struct store_publish *publish) {
     struct store_head *doomed = NULL;
+    enum store_kind kind = head->kind; /* the head may be gone once the lock is */
     uint64_t lineage_id = take_lineage_id(store); /* may be left unused: ids are plenty */
     pthread_mutex_lock(&store->lock);
     enum err code = link_published(store, head, publish, lineage_id, &doomed);
@@ -323,7 +324,7 @@ void store_publish(struct store *store, struct store_head *head,
         store_head_release(head);
     }
     if (!is_queued && publish->spilled != NULL) {
-        int is_memory_only = head->kind == STORE_KIND_PROMPT_END || code == ERR_CONFLICT;
+        int is_memory_only = kind == STORE_KIND_PROMPT_END || code == ERR_CONFLICT;
         publish->spilled(publish->context, is_memory_only ? ERR_OK : ERR_UNSUPPORTED);
     }
 }
@@ -352,20 +353,35 @@ void store_wait_for_lag(struct store *store) {
     pthread_mutex_unlock(&store->lock);
 }
 
-enum err store_drain(struct store *store, uint32_t timeout_ms) {
-    uint64_t until_ms = now_monotonic_ms() + timeout_ms;
-    struct timespec until = deadline_of(until_ms);
+/* Queues every turn end that lies in memory alone since BEFORE_MS or longer; the lock held. */
+static void queue_unwritten(struct store *store, uint64_t before_ms) {
     struct store_head *head;
-    enum err code = ERR_OK;
-    pthread_mutex_lock(&store->lock);
-    store->is_draining = 1;
     TAILQ_FOREACH(head, &store->index.recency, recency) {
         if (store->disk != NULL && head->kind == STORE_KIND_TURN_END && !head->is_durable &&
-            !head->is_moving && !head->wants_disk) {
+            !head->is_moving && !head->wants_disk && head->published_ms <= before_ms) {
             head->wants_disk = 1;
             mover_queue(store, head);
         }
     }
+}
+
+void store_spill_idle(struct store *store) {
+    uint64_t now_ms = now_monotonic_ms();
+    if (store->config.spill_idle_ms == 0 || now_ms < store->config.spill_idle_ms) {
+        return;
+    }
+    pthread_mutex_lock(&store->lock);
+    queue_unwritten(store, now_ms - store->config.spill_idle_ms);
+    pthread_mutex_unlock(&store->lock);
+}
+
+enum err store_drain(struct store *store, uint32_t timeout_ms) {
+    uint64_t until_ms = now_monotonic_ms() + timeout_ms;
+    struct timespec until = deadline_of(until_ms);
+    enum err code = ERR_OK;
+    pthread_mutex_lock(&store->lock);
+    store->is_draining = 1;
+    queue_unwritten(store, UINT64_MAX);
     while (code == ERR_OK && (store->moving > 0 || !TAILQ_EMPTY(&store->unwritten))) {
         if (pthread_cond_timedwait(&store->changed, &store->lock, &until) != 0) {
             code = err_fail(ERR_BUSY, "%zu heads are not written yet", store->moving);

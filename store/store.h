@@ -38,7 +38,8 @@ struct store_config {
     uint64_t disk_max_bytes;                  /* everything in that directory */
     uint8_t state_digest[STORE_DIGEST_BYTES]; /* of what these heads depend on */
     const char *numerics_class;               /* of the device */
-    int spills_eagerly;                       /* on every publish; else only when evicted */
+    int spills_eagerly;                       /* on every publish */
+    uint32_t spill_idle_ms;                   /* else after so long; 0: only when evicted */
     uint64_t spill_lag_bytes;                 /* unwritten bytes at which publishing waits */
     uint32_t spill_lag_ms;                    /* age of the oldest unwritten head, likewise */
 };
@@ -85,6 +86,9 @@ struct store_publish {
  * a no-op. Prompt-end heads stay in memory: `spilled` is told ERR_OK at once. */
 void store_publish(struct store *store, struct store_head *head,
                    const struct store_publish *publish);
+
+/* Sends what has lain idle for spill_idle_ms on its way to disk; to be called every second. */
+void store_spill_idle(struct store *store);
 
 /* Blocks while more state is unwritten than the spill lag allows. */
 void store_wait_for_lag(struct store *store);

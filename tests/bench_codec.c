@@ -1,6 +1,6 @@
 /*
  * Prints ratio and speed of the codec on normally distributed values, for each element type:
- * bench_codec [MiB]. Not a test; its figures are quoted in docs/format_state.md.
+ * bench_codec [MiB]. Not a test; its figures are quoted in docs/format.md.
  */
 #include "base/half.h"
 #include "base/now.h"

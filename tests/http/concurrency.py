@@ -77,8 +77,10 @@ class Run:
             self.delete(one)
         elif draw < 0.10:
             self.duel(one, r)
-        elif draw < 0.18:
+        elif draw < 0.16:
             self.leave(one, r)
+        elif draw < 0.20:
+            self.vanish(one, r)
         else:
             self.keep(one, *self.send(one, r, len(one.turns)))
 
@@ -143,6 +145,18 @@ class Run:
         else:
             answer.expect(one.name)
 
+    def vanish(self, one, r):
+        """Sends a turn and closes the connection, wherever the turn is by then."""
+        text = "I like tea. " * r.choice((1, 1, 20, 200))
+        body = serving.turn_body(one.name, text, max_tokens=r.randint(1, 4 * TOKENS_MAX), stream=r.random() < 0.3,
+                                 conversation_expected_turn=len(one.turns))
+        held = serving.send_and_hold(self.server, body)
+        time.sleep(r.choice((0.0, 0.001, 0.01, 0.1)))
+        held.close()
+        time.sleep(0.05)  # what was sent is read before the question that settles it
+        one.maybe = (text, serving.Answer())
+        self.count("vanished")
+
     def settle(self, one):
         """Whether the turn that a client left was committed: asked once the lease is free."""
         if one.maybe is None:
@@ -160,7 +174,7 @@ class Run:
                      "conversation_not_found": lambda: 0}.get(code, lambda: -1)()
         if committed == len(one.turns) + 1:
             one.turns.append(one.maybe)
-            self.count("left, and committed")
+            self.count("left or vanished, and committed")
         elif committed != len(one.turns):
             raise serving.Failure(f"{one.name}: at {len(one.turns)} turns a client left; now {answer.error}")
         one.maybe = None

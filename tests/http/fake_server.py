@@ -9,6 +9,9 @@ import subprocess
 import threading
 import time
 
+import httpx
+import openai
+
 SERVER = os.environ.get('TERN_HTTP_SERVER', '')
 PATIENCE_S = 60  # for what must happen sometime; sanitizers and a loaded machine are slow
 
@@ -180,3 +183,31 @@ def events_of(body):
         if data is not None:
             found.append((name, data if data == '[DONE]' else json.loads(data)))
     return found
+
+
+# --- public clients ----------------------------------------------------------------------
+
+
+def client_of(server, **options):
+    return openai.OpenAI(base_url=server.url + '/v1', api_key='none', max_retries=0, **options)
+
+
+def ask(client, script, **fields):
+    extra = fields.pop('extra_body', None)
+    return client.chat.completions.create(model='any', extra_body=extra,
+                                          messages=[{'role': 'user', 'content': script}], **fields)
+
+
+def post_json(server, fields, path='/v1/chat/completions', **options):
+    return httpx.post(server.url + path, json=fields, timeout=PATIENCE_S, **options)
+
+
+def messages(script='text ok'):
+    return {'messages': [{'role': 'user', 'content': script}]}
+
+
+def error_of(answer):
+    error = answer.json()['error']
+    assert {'message', 'type', 'param', 'code'} <= error.keys()
+    assert isinstance(error['message'], str) and error['message']
+    return error

@@ -165,6 +165,9 @@ static void start(struct turn *turn) {
     struct turn_start begun = {.turn = turn->number, .is_created = turn->number == 1};
     if (!turn->has_started) {
         turn->has_started = 1;
+        pthread_mutex_lock(&turn->lock);
+        turn->stage = "started";
+        pthread_mutex_unlock(&turn->lock);
         turn->sink.started(turn->sink.context, &begun);
     }
 }

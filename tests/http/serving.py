@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -227,6 +228,15 @@ def chat(server, body, timeout_s=60, on_text=None, answer=None):
     finally:
         connection.close()
     return answer
+
+
+def send_and_hold(server, body):
+    """The request is sent, its answer left unread: a socket to close."""
+    text = json.dumps(body).encode()
+    held = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    held.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: tern\r\nContent-Type: application/json\r\n"
+                 b"Content-Length: %d\r\n\r\n" % len(text) + text)
+    return held
 
 
 def turn_body(conversation, text, **fields):

@@ -13,7 +13,6 @@ Prints where the kills fell, then `N passed, N failed`: rounds.
 """
 import argparse
 import concurrent.futures
-import os
 import pathlib
 import random
 import shutil
@@ -25,6 +24,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "http"))
 
 import oracle as kill_oracle  # noqa: E402
+import replay  # noqa: E402
 import serving  # noqa: E402
 import traffic  # noqa: E402
 
@@ -32,29 +32,32 @@ ROUNDS_OF_LIFE = 10
 CLIENTS = 3
 CONVERSATIONS_OF_CLIENT = 2
 TRAFFIC_S = 8     # a named place that was not passed by then is not waited for
+HOUSEKEEPING_S = 1.2  # the server removes what was deleted once a second
 FLAGS = ("--threads", "2")
 
-# The named places: (name, the highest pass to kill at, the row of the tally).
+# Named places in turn: (names, of which one at a time, the highest pass to kill at, the row of the tally).
 PLACES = (
-    ("engine.prefill", 8, "prefill"),
-    ("ledger.append.turn_put", 6, "in the ledger commit"),
-    ("spill.before", 5, "before the spill transaction"),
-    ("turn.published", 6, "committed, final chunk unsent"),
-    ("promote.in", 8, "promote"),
-    ("engine.decode", 60, "decode"),
-    ("spill.commit.before", 5, "in the spill transaction"),
-    ("ledger.commit.before", 6, "in the ledger commit"),
-    ("promote.before", 4, "promote"),
-    ("spill.commit.after", 5, "after the spill transaction"),
-    ("turn.committed", 6, "committed, final chunk unsent"),
-    ("ledger.commit.after", 6, "in the ledger commit"),
-    ("promote.after", 4, "promote"),
-    ("collect.before", 4, "collection of what was superseded"),
-    ("collect.after", 4, "collection of what was superseded"),
+    (("engine.prefill",), 8, "prefill"),
+    (("ledger.append.turn_put",), 6, "in the ledger commit"),
+    (("spill.before",), 5, "before the spill transaction"),
+    (("turn.published",), 6, "committed, final chunk unsent"),
+    (("promote.in",), 8, "promote"),
+    (("engine.decode",), 60, "decode"),
+    (("spill.commit.before",), 5, "in the spill transaction"),
+    (("ledger.commit.before",), 6, "in the ledger commit"),
+    (("promote.before",), 4, "promote"),
+    (("spill.commit.after",), 5, "after the spill transaction"),
+    (("turn.committed",), 6, "committed, final chunk unsent"),
+    (("ledger.commit.after",), 6, "in the ledger commit"),
+    (("promote.after",), 4, "promote"),
+    (("collect.before", "collect.after"), 4, "collection of what was superseded"),
+    (("ledger.delete.tombstone_put", "delete.before", "ledger.purge.before", "delete.after"), 2, "deletion"),
 )
+DELETION_SHARE = 0.02   # of what clients do
+DELETION_SHARE_AT_DELETION = 0.4
 ROWS = ("prefill", "decode", "in the ledger commit", "committed, final chunk unsent", "before the spill transaction",
         "in the spill transaction", "after the spill transaction", "promote", "collection of what was superseded",
-        "idle")
+        "deletion", "idle")
 ROW_MIN = 10      # of each row, in a run of FULL_ROUNDS or more
 FULL_ROUNDS = 200
 
@@ -63,12 +66,14 @@ class Tally:
     def __init__(self):
         self.named = dict.fromkeys(ROWS, 0)
         self.random = dict.fromkeys(ROWS, 0)
-        self.places = {name: 0 for name, _, _ in PLACES}
+        self.places = {name: 0 for names, _, _ in PLACES for name in names}
         self.missed = 0
         self.counts = dict.fromkeys(("acknowledged turns found", "turns in flight, found whole",
-                                     "turns in flight, not there", "digests equal to the oracle's",
+                                     "turns in flight, not there", "deletions in flight, gone",
+                                     "deletions in flight, all there", "digests equal to the oracle's",
                                      "heads whose spill had committed", "of these restored from disk",
-                                     "restored from an older head", "rebuilt from token ids"), 0)
+                                     "restored from an older head", "rebuilt from token ids",
+                                     "conversations replayed in one run"), 0)
 
     def show(self):
         print(f"\n{'the kill fell':<36}{'named':>7}{'random':>8}{'all':>6}")
@@ -88,11 +93,15 @@ class Plan:
 
     def __init__(self, seed, number):
         self.r = random.Random(f"{seed}/{number}")
-        self.place = None
+        self.place = None   # or (name, row)
         self.is_idle = False
+        self.deletion_share = DELETION_SHARE
         if number % 4 != 3:
-            self.place = PLACES[(number - number // 4) % len(PLACES)]
-            self.passes = self.r.randint(1, self.place[1])
+            cycle, index = divmod(number - number // 4, len(PLACES))
+            names, passes_max, row = PLACES[index]
+            self.place = (names[cycle % len(names)], row)
+            self.passes = self.r.randint(1, passes_max)
+            self.deletion_share = DELETION_SHARE_AT_DELETION if row == "deletion" else DELETION_SHARE
         else:
             self.is_idle = number // 4 % 3 == 0
             self.delay_s = self.r.uniform(0.0, 0.3) if self.is_idle else self.r.uniform(0.01, 0.7)
@@ -131,6 +140,21 @@ class Life:
         traffic.Clients(self.server, shares, f"{self.options.seed}/begin/{self.number}",
                         CONVERSATIONS_OF_CLIENT).join()
         self.server.drain()
+
+    def replay(self):
+        """One cold run over each conversation has its argmax at every generated token."""
+        for one in self.conversations:
+            if one.turns:
+                turns = serving.inspect_turns(self.options.tern, self.store, one.name)
+                replay.check(self.options.tern, self.store, turns)
+                self.tally.counts["conversations replayed in one run"] += 1
+
+    def check_no_orphans(self):
+        """State of what was deleted is gone once the server had the time."""
+        self.server.drain()
+        for head in serving.inspect(self.options.tern, self.store, "--heads")["heads"]:
+            if head["conversation"] is None:
+                raise serving.Failure(f"state of a conversation that is not in the ledger: {head}")
 
     def end(self):
         if self.server is not None:
@@ -176,7 +200,8 @@ class Life:
 
     def kill_in_traffic(self, plan, shares, seed):
         """The row of the tally, or None where only the ledger tells it."""
-        clients = traffic.Clients(self.server, shares, seed, self.r.randint(1, 4) if plan.is_idle else None)
+        clients = traffic.Clients(self.server, shares, seed, self.r.randint(1, 4) if plan.is_idle else None,
+                                  plan.deletion_share)
         if plan.place:
             return self.await_named_kill(plan, clients)
         if plan.is_idle:
@@ -189,7 +214,7 @@ class Life:
         return "idle" if plan.is_idle else None
 
     def await_named_kill(self, plan, clients):
-        name, _, row = plan.place
+        name, row = plan.place
         until = time.monotonic() + TRAFFIC_S
         while self.server.is_running() and time.monotonic() < until and not clients.failures:
             time.sleep(0.005)
@@ -227,7 +252,7 @@ class Life:
         found = {one["id"]: one["turns"]
                  for one in serving.inspect(self.options.tern, self.store)["conversations"]}
         for one in self.conversations:
-            allowed = {len(one.turns), len(one.turns) + (one.in_flight is not None)}
+            allowed = {0 if one.is_deleting else len(one.turns), len(one.turns) + (one.in_flight is not None)}
             turns = found.pop(one.name, 0)
             if turns not in allowed:
                 raise serving.Failure(f"{one.name}: {turns} turns in the ledger, expected one of {sorted(allowed)}")
@@ -237,9 +262,13 @@ class Life:
     def check(self, one, heads):
         """The conversation's ledger against what its client knows, then one turn more."""
         turns = self.ledger_turns(one)
+        if one.is_deleting:
+            self.tally.counts["deletions in flight, gone" if not turns else "deletions in flight, all there"] += 1
+            one.settle_deletion(is_gone=not turns)
         row = self.settle_in_flight(one, turns)
         self.compare(one, turns)
-        probe = one.in_flight.again() if one.in_flight else traffic.Turn(random.Random(f"{one.name}/{len(one.turns)}"), 6)
+        r = random.Random(f"{one.name}/{len(one.turns)}")
+        probe = one.in_flight.again() if one.in_flight else traffic.Turn(r, tokens_max=6)
         one.in_flight = None
         length, durable_turn = len(serving.line_of(turns)), one.durable_turn
         if not one.send(self.server, probe):
@@ -249,7 +278,7 @@ class Life:
         return row
 
     def ledger_turns(self, one):
-        if not one.turns:
+        if not one.turns or one.is_deleting:
             listed = serving.inspect(self.options.tern, self.store)["conversations"]
             if one.name not in [entry["id"] for entry in listed]:
                 return []
@@ -260,10 +289,10 @@ class Life:
         flight = one.in_flight
         if flight is None:
             return None
-        if flight.answer.lost and flight.answer.lost.startswith("ConnectionRefused"):
-            row = None
-        else:
-            row = "decode" if flight.answer.text else "prefill"
+        was_sent = not (flight.answer.lost or "").startswith("ConnectionRefused")
+        row = ("decode" if flight.answer.text else "prefill") if was_sent else None
+        if len(turns) == len(one.turns) and not was_sent:
+            return None
         if len(turns) == len(one.turns):
             self.tally.counts["turns in flight, not there"] += 1
             return row
@@ -294,16 +323,16 @@ class Life:
                                       f"{known.answer.text!r}, in the ledger {turn['messages']}")
             if known.answer.is_acknowledged:
                 self.tally.counts["acknowledged turns found"] += 1
-        answers = self.oracle.advance(one.name, one.turns)
+        answers = self.oracle.advance(one.oracle_name, one.turns)
         for number in range(1, len(answers) + 1):
             self.check_digest(one, number)
         ids = [(turn["prompt_ids"], turn["generated_ids"]) for turn in turns]
-        if turns and ids != self.oracle.ids(one.name):
+        if turns and ids != self.oracle.ids(one.oracle_name):
             raise serving.Failure(f"{one.name}: the ids in the ledger are not the oracle's")
 
     def check_digest(self, one, number):
         known = one.turns[number - 1].answer
-        wanted = self.oracle.advance(one.name, one.turns)[number - 1]
+        wanted = self.oracle.advance(one.oracle_name, one.turns)[number - 1]
         if not known.is_acknowledged:
             return
         if (known.tern["logits_digest"], known.text) != (wanted.tern["logits_digest"], wanted.text):
@@ -359,13 +388,16 @@ def run_life(options, number, rounds, oracle, tally, directory):
                 print(f"FAIL round {index}, {plan}: {type(failure).__name__}: {failure}\n"
                       f"     again: tests/kill/kill_test.py --seed {options.seed} --life {number}", flush=True)
                 return passed, 1, True
-            (tally.named if plan.place and row == plan.place[2] else tally.random)[row] += 1
+            (tally.named if plan.place and row == plan.place[1] else tally.random)[row] += 1
             passed += 1
             if options.verbose:
                 print(f"round {index}: {plan}: {row}, {time.monotonic() - started:.2f} s", flush=True)
-            following = Plan(options.seed, index + 1)
-            if not following.keeps_server:
+            if index == rounds[-1] or not Plan(options.seed, index + 1).keeps_server:
                 life.server.drain()
+        life.start()
+        time.sleep(HOUSEKEEPING_S)
+        life.check_no_orphans()
+        life.replay()
         return passed, 0, False
     except serving.Failure as failure:
         print(f"FAIL life {number}: {failure}\n"
@@ -424,5 +456,4 @@ def main():
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     sys.exit(main())

@@ -1,4 +1,5 @@
 """Clients that hold conversations until the server dies, and that remember what they were told."""
+import http.client
 import random
 import threading
 import time
@@ -48,9 +49,18 @@ class Conversation:
 
     def __init__(self, name):
         self.name = name
-        self.turns = []
+        self.deletions = 0     # what was deleted before under this name
+        self.is_deleting = False  # a deletion is in flight
         self.in_flight = None
+        self.begin()
+
+    def begin(self):
+        self.turns = []
         self.durable_turn = 0  # the newest whose state is known to be on disk
+
+    @property
+    def oracle_name(self):
+        return f"{self.name} after {self.deletions} deletions"
 
     def acknowledge(self, turn):
         tern = turn.answer.tern
@@ -76,12 +86,31 @@ class Conversation:
         self.in_flight = None
         return True
 
+    def settle_deletion(self, is_gone):
+        self.is_deleting = False
+        if is_gone:
+            self.deletions += 1
+            self.begin()
+
+    def delete(self, server):
+        """As send."""
+        self.is_deleting = True
+        try:
+            status = server.delete(self.name)
+        except (OSError, http.client.HTTPException):
+            return False
+        if status != 200:
+            raise serving.Failure(f"{self.name} of {len(self.turns)} turns: DELETE says {status}")
+        self.settle_deletion(is_gone=True)
+        return True
+
 
 class Clients:
     """One thread for each list of conversations; TURNS_MAX for each thread, or no limit."""
 
-    def __init__(self, server, shares, seed, turns_max=None):
+    def __init__(self, server, shares, seed, turns_max=None, deletion_share=0.0):
         self.server = server
+        self.deletion_share = deletion_share
         self.failures = []
         self.is_stopping = False
         self.threads = [threading.Thread(target=self._run, daemon=True, args=(share, random.Random(f"{seed}/{i}"),
@@ -94,7 +123,9 @@ class Clients:
         count = 0
         try:
             while not self.is_stopping and (turns_max is None or count < turns_max):
-                if not share[count % len(share)].send(self.server, Turn(r)):
+                one = share[count % len(share)]
+                is_deletion = r.random() < self.deletion_share and one.turns
+                if not (one.delete(self.server) if is_deletion else one.send(self.server, Turn(r))):
                     return
                 count += 1
         except serving.Failure as failure:
