@@ -456,6 +456,41 @@ static void check_ids(struct stack *stack) {
     expect_ok(&third, "random ids from nothing");
 }
 
+/* A line of two turns is what the template and the tokenizer make of its messages as a whole. */
+static void check_line(struct stack *stack) {
+    struct conversation_key key = key_of(stack, "line");
+    uint64_t serial = 0;
+    int32_t *ids = NULL;
+    size_t count = 0;
+    struct prompt_ids whole = {0};
+    struct talk_request request = talk_default("line", "my name is Ada");
+    request.ignores_end = 0;
+    request.max_tokens = 200;
+    struct talk_answer first = talk_run(stack, &request);
+    expect(!first.is_failed && strcmp(first.result.finish_reason, "stop") == 0, "a line",
+           "the first answer did not end by itself");
+    struct talk_answer second = say(stack, "line", "and now?");
+    expect_ok(&second, "a line");
+    const char *texts[] = {"my name is Ada", first.text, "and now?"};
+    struct chat_message messages[3];
+    for (int i = 0; i < 3; i++) {
+        const char *role = i == 1 ? "assistant" : "user";
+        messages[i] = (struct chat_message){.role = role,
+                                            .role_len = strlen(role),
+                                            .content = texts[i],
+                                            .content_len = strlen(texts[i])};
+    }
+    size_t prompt = (size_t)second.result.prompt_tokens;
+    (void)committed_turn(stack, "line", &serial);
+    expect(chat_template_first(stack->chat_template, messages, 3, &whole) == ERR_OK &&
+               ledger_ids_read(stack->ledger, &key, serial, 2, &ids, &count) == ERR_OK &&
+               whole.list.count == prompt && count > prompt &&
+               memcmp(whole.list.ids, ids, prompt * sizeof *ids) == 0,
+           "a line", "is not the whole rendering");
+    prompt_ids_done(&whole);
+    free(ids);
+}
+
 /* --- restarts ----------------------------------------------------------------------------------
  */
 
@@ -628,6 +663,7 @@ int main(int argc, char **argv) {
     check_names(stack);
     check_delete(stack);
     check_ids(stack);
+    check_line(stack);
     for (int words = 3; words < 40; words += every) {
         check_cold(stack, words);
     }
