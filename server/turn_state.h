@@ -1,6 +1,6 @@
 /*
- * A turn on its way: what turn.c prepares and turn_commit.c commits. Internal to
- * these two files.
+ * A turn on its way: what turn.c begins and ends, turn_prepare.c prepares and
+ * turn_commit.c commits. Internal to these files.
  *
  * A turn belongs to one thread at a time: the front thread that prepares it, the
  * engine thread from engine_submit to its last event, then the commit thread.
@@ -89,6 +89,14 @@ struct turn_service {
     struct turn_service_counters counters;
 };
 
+/* The turn's own copy of REQUEST (turn_copy.c). On failure what was copied is freed with the turn.
+ */
+MUST_USE enum err turn_state_copy_request(struct turn *turn, const struct turn_request *request);
+void turn_state_free_request(struct turn *turn);
+
+/* Takes a turn, as `void *`, up to the engine (turn_prepare.c); on a front thread. */
+void turn_state_prepare(void *context);
+
 /* Hands the turn to the commit thread. Any thread. */
 void turn_state_commit(struct turn *turn, enum turn_stage stage);
 
@@ -101,6 +109,11 @@ void turn_state_release_holds(struct turn *turn);
 
 /* A failure that an error code of the engine, the ledger or the store amounts to. */
 struct turn_failure turn_state_failure_of(enum err code, const char *message);
+
+/* turn_state_fail with nothing but the essentials, and with this thread's last error. */
+void turn_state_fail_with(struct turn *turn, int http_status, const char *code,
+                          const char *message);
+void turn_state_fail_with_err(struct turn *turn, enum err code);
 
 /* A failure with nothing but the essentials. */
 struct turn_failure turn_state_failure(int http_status, const char *code, const char *message);

@@ -312,7 +312,7 @@ static enum err link_published(struct store *store, struct store_head *head,
 void store_publish(struct store *store, struct store_head *head,
                    const struct store_publish *publish) {
     struct store_head *doomed = NULL;
-    enum store_kind kind = head->kind; /* the head may be gone once the lock is */
+    enum store_kind kind = head->kind;            /* the head may be gone once the lock is */
     uint64_t lineage_id = take_lineage_id(store); /* may be left unused: ids are plenty */
     pthread_mutex_lock(&store->lock);
     enum err code = link_published(store, head, publish, lineage_id, &doomed);

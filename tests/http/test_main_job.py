@@ -1,5 +1,5 @@
 """The main job from outside: conversations that survive kills, tiers, signals, clients that vanish,
-what is written, and the unmodified OpenAI client. TERN_BINARY names another binary than build/release's.
+what is written, and the unmodified OpenAI client. TERN names another binary than build/release's.
 """
 import hashlib
 import json
@@ -20,7 +20,7 @@ import replay
 import serving
 from serving import chat, inspect, inspect_turns, line_of, send_and_hold, turn_body
 
-TERN = os.environ.get("TERN_BINARY", str(serving.ROOT / "build/release/tern"))
+TERN = os.environ.get("TERN", str(serving.ROOT / "build/release/tern"))
 # Bytes count on a real file system alone.
 SCRATCH = serving.ROOT / "build/test-main-job"
 FACTS = ("Hello!", "My name is Tara.", "I live in Oslo.")
