@@ -218,6 +218,22 @@ static void publish(struct turn *turn, struct store_head *head, const uint8_t *d
     store_publish(turn->service->config.store, head, &params);
 }
 
+/*
+ * A deletion that came between the ledger's transaction and the publication has revoked the lease
+ * and may have looked for heads already. One that comes later finds what was published.
+ */
+static void withdraw_if_deleted(struct turn *turn) {
+    struct turn_service *service = turn->service;
+    uint8_t key[STORE_KEY_BYTES];
+    if (lease_is_current(ledger_leases(service->config.ledger), &turn->key, turn->generation)) {
+        return;
+    }
+    state_key_make(&turn->key, turn->appended.serial, key);
+    /* What cannot be removed now is never found: no later conversation has this key. */
+    enum err code = store_delete(service->config.store, key);
+    (void)code;
+}
+
 static void run_durable(struct turn *turn) {
     struct store_head *turn_end = turn->outcome.turn_end;
     struct store_head *prompt_end = turn->outcome.prompt_end;
@@ -235,6 +251,7 @@ static void run_durable(struct turn *turn) {
     if (prompt_end != NULL) {
         publish(turn, prompt_end, turn->appended.prompt_end_digest, 0);
     }
+    withdraw_if_deleted(turn);
     FAULT_KILL("turn.published");
     if (turn->waits_for_spill) {
         turn_state_release_holds(turn); /* others may go on; only the final chunk waits */
