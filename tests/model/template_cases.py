@@ -93,7 +93,7 @@ def check_failures(tern, tally):
     model = ["--model", MODEL]
     # arguments, standard input, exit code, what standard error must hold
     cases = [
-        ([], b"", 2, "--model"),
+        ([], b"", 1, "line 1"),
         ([*model, "--ids", "--no-generation-prompt"], b"[]", 2, "--ids"),
         (["--model", "/nonexistent"], b"[]", 1, "/nonexistent"),
         (["--model", VOCABULARY], b"[]", 1, "tokenizer.chat_template"),
