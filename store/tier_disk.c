@@ -123,11 +123,13 @@ static void end_nodes(struct tier_disk *tier, struct spill_node *nodes,
     while (nodes != NULL) {
         struct spill_node *node = nodes;
         nodes = node->next;
+        lock(tier);
+        count_outcome(tier, outcome); /* first: whoever was told finds it counted */
+        unlock(tier);
         node->job.done(node->job.context, outcome,
                        outcome == SPILL_CANCELLED ? ERR_CANCELLED : ERR_OK,
                        spill_outcome_name(outcome));
         lock(tier);
-        count_outcome(tier, outcome);
         spill_queue_release(tier->queue, node);
         pthread_cond_signal(&tier->work); /* a drain may wait for it */
         unlock(tier);
@@ -147,14 +149,16 @@ static void run_jobs(struct tier_disk *tier, struct spill_node *nodes) {
     disk_writer_counts(tier->writer, &counts);
     for (size_t i = 0; i < count; i++) {
         assert(tasks[i].is_finished);
+        lock(tier);
+        count_outcome(tier, tasks[i].outcome); /* first: whoever was told finds it counted */
+        tier->counters.evictions = counts.evictions;
+        tier->counters.spill_bytes = counts.spill_bytes;
+        tier->is_garbage_left = 1;
+        unlock(tier);
         taken[i]->job.done(taken[i]->job.context, tasks[i].outcome, tasks[i].code,
                            tasks[i].message);
         spiller_task_done(&tasks[i]);
         lock(tier);
-        count_outcome(tier, tasks[i].outcome);
-        tier->counters.evictions = counts.evictions;
-        tier->counters.spill_bytes = counts.spill_bytes;
-        tier->is_garbage_left = 1;
         spill_queue_release(tier->queue, taken[i]);
         unlock(tier);
     }
