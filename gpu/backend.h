@@ -7,6 +7,7 @@
 #define TERN_GPU_BACKEND_H
 
 #include "gpu/command.h"
+#include "gpu/profile.h"
 
 struct backend_ops {
     const char *name; /* "host" */
@@ -53,11 +54,14 @@ struct backend_ops {
     void (*batch_destroy)(struct batch *batch);
     /* The layout has been copied into batch->layout and checked. */
     enum err (*batch_upload)(struct batch *batch, struct device_stream *stream);
+
+    enum err (*measure_peaks)(struct device *device, struct profile_peaks *out);
 };
 
 /* The front's part of each object; a backend embeds it as its first member. */
 struct device {
     const struct backend_ops *ops;
+    struct profile *profile; /* the front's; NULL unless one runs: then every op is added to it */
 };
 
 struct device_buffer {

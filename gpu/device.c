@@ -2,6 +2,7 @@
 
 #include "base/fault.h"
 #include "gpu/backend.h"
+#include "gpu/profile_record.h"
 
 #include <string.h>
 
@@ -27,6 +28,7 @@ enum err device_open(const struct device_config *config, struct device **out) {
 
 void device_close(struct device *device) {
     if (device != NULL) {
+        profile_destroy(device->profile);
         device->ops->close(device);
     }
 }

@@ -41,7 +41,7 @@ EDGES = {
 }
 
 # What is internal to gpu/: for gpu/ itself and the conformance tests.
-GPU_INTERNAL = re.compile(r'gpu/(host|cuda|reference)/|gpu/(backend|command|transcendental)\.h$')
+GPU_INTERNAL = re.compile(r'gpu/(host|cuda|reference)/|gpu/(backend|command|cost|profile_record|transcendental)\.h$')
 
 # Third-party headers and the files that may include them; `one_file_in` lists folders in which
 # one file may. Tests may include them all, to build and to break what those files write.

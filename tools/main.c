@@ -23,6 +23,7 @@ static const struct subcommand subcommands[] = {
     {"tokenize", subcommand_tokenize, "turn text into token ids"},
     {"detokenize", subcommand_detokenize, "turn token ids into text"},
     {"render", subcommand_render, "show what a model's chat template makes of messages"},
+    {"bench", subcommand_bench, "measure speed"},
     {"walk", subcommand_walk, "read a whole environment, as a start after a crash does"},
 };
 

@@ -23,5 +23,6 @@ int subcommand_dump(int argc, char **argv);
 int subcommand_inspect(int argc, char **argv);
 int subcommand_render(int argc, char **argv);
 int subcommand_model(int argc, char **argv);
+int subcommand_bench(int argc, char **argv);
 
 #endif

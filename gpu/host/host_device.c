@@ -7,6 +7,7 @@
 #include "gpu/host/host_buffer.h"
 #include "gpu/host/host_event.h"
 #include "gpu/host/host_pages.h"
+#include "gpu/host/host_peaks.h"
 #include "gpu/host/host_stream.h"
 #include "gpu/host/host_thread.h"
 #include "gpu/host/host_weight.h"
@@ -277,4 +278,5 @@ const struct backend_ops backend_host = {
     .batch_create = batch_create_host,
     .batch_destroy = batch_destroy_host,
     .batch_upload = batch_upload_host,
+    .measure_peaks = host_peaks_measure,
 };

@@ -13,10 +13,12 @@
 #include <string.h>
 
 #include "gpu/host/doorbell.h"
+#include "base/now.h"
 #include "gpu/host/host_device.h"
 #include "gpu/host/host_memory.h"
 #include "gpu/host/host_pool_copy.h"
 #include "gpu/host/host_thread.h"
+#include "gpu/profile_record.h"
 
 /* More than a forward pass of a large model takes, so that one can be enqueued ahead of another. */
 enum { RING_ITEMS = 1024 };
@@ -92,6 +94,8 @@ static void run_share(void *context, size_t begin, size_t end, int worker) {
 }
 
 static void run_command(struct host_device *device, const struct item *item) {
+    struct profile *profile = device->base.profile;
+    uint64_t started_ns = profile != NULL ? now_monotonic_ns() : 0;
     struct host_poison_hold *hold = host_poison_open_command(device->poison, &item->command);
     if (host_pool_copy_takes(item->command.kind)) {
         host_pool_copy_run(&item->command);
@@ -109,6 +113,9 @@ static void run_command(struct host_device *device, const struct item *item) {
         }
     }
     host_poison_close(device->poison, hold);
+    if (profile != NULL) {
+        profile_add(profile, &item->command, now_monotonic_ns() - started_ns);
+    }
 }
 
 static void run_copy(struct host_device *device, const struct item_copy *copy) {

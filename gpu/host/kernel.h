@@ -35,11 +35,22 @@ struct kernel_plan {
     size_t scratch_bytes; /* 0: none */
 };
 
+/* The tightest loops of a set, for measuring what the processor can do; each runs on one worker and
+ * gives a value that depends on all it did, so that no compiler leaves it out. */
+struct kernel_peaks {
+    double dot_step_ops;   /* operations in a step of `dot` */
+    double float_step_ops; /* ... of `fma` */
+    float (*dot)(size_t steps);
+    float (*fma)(size_t steps);
+    float (*read)(const float *from, size_t values); /* a multiple of 1024 values */
+};
+
 struct kernel_set {
     const char *name;          /* "portable", "avx2", "avx512", "avx512vnni", "reference" */
     int (*is_supported)(void); /* by this processor and operating system */
     /* Plans COMMAND, which has passed command_check, for THREADS workers. */
     void (*plan)(const struct command *command, int threads, struct kernel_plan *out);
+    const struct kernel_peaks *peaks; /* NULL for "reference" */
 };
 
 /* Best first; ends with NULL. "reference" is not in it. */

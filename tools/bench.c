@@ -1,0 +1,46 @@
+/*
+ * `tern bench`: finds the benchmark and runs it.
+ */
+#include "tools/bench.h"
+#include "tools/subcommand.h"
+
+#include "base/err.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct benchmark {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *help; /* one line */
+};
+
+static const struct benchmark benchmarks[] = {
+    {"engine", bench_engine, "prefill, decode and every op beside what the machine can do"},
+};
+
+static void print_usage(FILE *out) {
+    fprintf(out, "usage: tern bench BENCHMARK [options]\n\nbenchmarks:\n");
+    for (size_t i = 0; i < ARRAY_LEN(benchmarks); i++) {
+        fprintf(out, "  %-12s  %s\n", benchmarks[i].name, benchmarks[i].help);
+    }
+    fprintf(out, "\ntern bench BENCHMARK --help lists its options.\n");
+}
+
+int subcommand_bench(int argc, char **argv) {
+    if (argc < 2) {
+        print_usage(stderr);
+        return EXIT_CODE_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_usage(stdout);
+        return EXIT_CODE_OK;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(benchmarks); i++) {
+        if (strcmp(argv[1], benchmarks[i].name) == 0) {
+            return benchmarks[i].run(argc - 1, argv + 1);
+        }
+    }
+    fprintf(stderr, "tern bench: unknown benchmark '%s' (tern bench --help lists them)\n", argv[1]);
+    return EXIT_CODE_USAGE;
+}
