@@ -28,7 +28,7 @@ enum err device_open(const struct device_config *config, struct device **out) {
 
 void device_close(struct device *device) {
     if (device != NULL) {
-        profile_destroy(device->profile);
+        profile_record_destroy(device->profile);
         device->ops->close(device);
     }
 }

@@ -47,7 +47,7 @@ static struct profile_line *find_line(struct profile_report *report, const char 
     return line;
 }
 
-void profile_add(struct profile *profile, const struct command *command, uint64_t ns) {
+void profile_record_add(struct profile *profile, const struct command *command, uint64_t ns) {
     char name[PROFILE_NAME_BYTES];
     struct cost cost = cost_of(command);
     name_command(command, name);
@@ -63,7 +63,7 @@ void profile_add(struct profile *profile, const struct command *command, uint64_
 
 /* --- life ------------------------------------------------------------------------------ */
 
-void profile_destroy(struct profile *profile) {
+void profile_record_destroy(struct profile *profile) {
     if (profile != NULL) {
         pthread_mutex_destroy(&profile->lock);
         free(profile);
@@ -76,7 +76,7 @@ enum err profile_start(struct device *device) {
         return err_fail(ERR_NOMEM, "profile");
     }
     pthread_mutex_init(&profile->lock, NULL);
-    profile_destroy(device->profile);
+    profile_record_destroy(device->profile);
     device->profile = profile;
     return ERR_OK;
 }
@@ -88,7 +88,7 @@ void profile_stop(struct device *device, struct profile_report *out) {
     if (profile != NULL) {
         *out = profile->report;
     }
-    profile_destroy(profile);
+    profile_record_destroy(profile);
 }
 
 enum err profile_measure_peaks(struct device *device, struct profile_peaks *out) {

@@ -10,8 +10,8 @@
 struct profile;
 
 /* Adds one run of COMMAND. Any thread. */
-void profile_add(struct profile *profile, const struct command *command, uint64_t ns);
+void profile_record_add(struct profile *profile, const struct command *command, uint64_t ns);
 
-void profile_destroy(struct profile *profile);
+void profile_record_destroy(struct profile *profile);
 
 #endif

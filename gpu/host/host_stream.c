@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gpu/host/doorbell.h"
 #include "base/now.h"
+#include "gpu/host/doorbell.h"
 #include "gpu/host/host_device.h"
 #include "gpu/host/host_memory.h"
 #include "gpu/host/host_pool_copy.h"
@@ -114,7 +114,7 @@ static void run_command(struct host_device *device, const struct item *item) {
     }
     host_poison_close(device->poison, hold);
     if (profile != NULL) {
-        profile_add(profile, &item->command, now_monotonic_ns() - started_ns);
+        profile_record_add(profile, &item->command, now_monotonic_ns() - started_ns);
     }
 }
 

@@ -46,12 +46,14 @@ static int supports_avx512vnni(void) {
     return supports_avx512() && __builtin_cpu_supports("avx512vnni");
 }
 
-static const struct kernel_set set_avx512vnni = {"avx512vnni", supports_avx512vnni,
-                                                 kernel_plan_command_avx512vnni, &kernel_peaks_avx512vnni};
-static const struct kernel_set set_avx512 = {"avx512", supports_avx512, kernel_plan_command_avx512, &kernel_peaks_avx512};
-static const struct kernel_set set_avx2 = {"avx2", supports_avx2, kernel_plan_command_avx2, &kernel_peaks_avx2};
-static const struct kernel_set set_portable = {"portable", supports_portable,
-                                               kernel_plan_command_portable, &kernel_peaks_portable};
+static const struct kernel_set set_avx512vnni = {
+    "avx512vnni", supports_avx512vnni, kernel_plan_command_avx512vnni, &kernel_peaks_avx512vnni};
+static const struct kernel_set set_avx512 = {"avx512", supports_avx512, kernel_plan_command_avx512,
+                                             &kernel_peaks_avx512};
+static const struct kernel_set set_avx2 = {"avx2", supports_avx2, kernel_plan_command_avx2,
+                                           &kernel_peaks_avx2};
+static const struct kernel_set set_portable = {
+    "portable", supports_portable, kernel_plan_command_portable, &kernel_peaks_portable};
 
 const struct kernel_set *const kernel_sets[] = {&set_avx512vnni, &set_avx512, &set_avx2,
                                                 &set_portable, NULL};
