@@ -44,7 +44,8 @@ struct server {
     struct event *signal_events[2];
     int wake_fd; /* an eventfd: counts calls of server_drain */
     enum state state;
-    int is_drained;    /* nothing was cut off */
+    int is_cut_off;    /* turns were, when drain_seconds were over */
+    int is_stopped;    /* at once, by a second wish to end */
     uint64_t since_ms; /* in this state */
 };
 
@@ -61,7 +62,7 @@ static void enter(struct server *server, enum state state) {
 /* One more wish to end. */
 static void advance(struct server *server) {
     if (server->state != SERVING) {
-        server->is_drained = 0;
+        server->is_stopped = 1;
         enter(server, STOPPED);
         return;
     }
@@ -100,7 +101,7 @@ static void on_tick(evutil_socket_t fd, short what, void *context) {
     } else if (server->state == DRAINING &&
                waited_ms >= (uint64_t)server->params.drain_seconds * 1000) {
         log_warn("drain time is over: %d requests are cancelled", http_busy_count(server->http));
-        server->is_drained = 0;
+        server->is_cut_off = 1;
         http_stop_all(server->http);
         enter(server, CANCELLED);
     } else if (server->state == CANCELLED && waited_ms >= GRACE_MS) {
@@ -185,7 +186,6 @@ enum err server_create(const struct server_params *params, struct turn_service *
     }
     server->params = *params;
     server->wake_fd = -1;
-    server->is_drained = 1;
     enum err code = open_parts(server, service, callbacks);
     if (code != ERR_OK) {
         server_destroy(server);
@@ -244,5 +244,12 @@ enum err server_run(struct server *server) {
     server->http = NULL;
     routes_set_http(server->routes, NULL);
     end_fronts(server);
-    return server->is_drained ? ERR_OK : err_fail(ERR_CANCELLED, "turns were cut off");
+    if (server->is_stopped) {
+        return err_fail(ERR_CANCELLED, "told twice to stop");
+    }
+    return server->is_cut_off ? err_fail(ERR_BUSY,
+                                         "turns that ran longer than %d seconds were "
+                                         "cut off",
+                                         server->params.drain_seconds)
+                              : ERR_OK;
 }

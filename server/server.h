@@ -43,7 +43,8 @@ void server_destroy(struct server *server);
 
 int server_port(const struct server *server);
 
-/* Serves until drained (ERR_OK) or stopped at once (ERR_CANCELLED). */
+/* Serves until drained: ERR_OK, or ERR_BUSY if turns were cancelled when drain_seconds were over.
+ * ERR_CANCELLED: a second call of server_drain, or a second signal, stopped it at once. */
 MUST_USE enum err server_run(struct server *server);
 
 /*

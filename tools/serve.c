@@ -10,6 +10,7 @@
 #include "tools/model_file.h"
 #include "tools/subcommand.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -154,6 +155,19 @@ static void announce(const struct config *config, const struct stack *stack, int
     fflush(stdout);
 }
 
+static void stop_at_once(int signal) {
+    (void)signal;
+    _exit(EXIT_CODE_FAILED);
+}
+
+/* The loop that the signals were handled in has ended. From here on one more signal is the second
+ * one: nothing acknowledged is lost by going at once, only what was still to be written. */
+static void stop_at_next_signal(void) {
+    struct sigaction action = {.sa_handler = stop_at_once};
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+}
+
 static enum err serve(const struct config *config, struct stack *stack) {
     struct server *server = NULL;
     struct server_callbacks callbacks = {.snapshot = fill_snapshot, .context = stack};
@@ -175,11 +189,11 @@ static enum err serve(const struct config *config, struct stack *stack) {
     announce(config, stack, server_port(server));
     enum err code = server_run(server);
     if (code == ERR_CANCELLED) {
-        /* Told twice to stop: nothing acknowledged is lost by going at once. */
         log_warn("stopped at once");
         _exit(EXIT_CODE_FAILED);
     }
-    log_info("draining");
+    stop_at_next_signal();
+    log_info("writing what is not on disk yet");
     stack_close(stack, (uint32_t)config->drain_seconds * 1000);
     server_destroy(server); /* after the turns, which told it their ends */
     return code;

@@ -366,6 +366,19 @@ def test_sigterm_finishes_what_runs_and_writes_what_waits(serve, directory):
     assert say(server, "c", "And?", max_tokens=2).tern["tier"] == "disk"
 
 
+def test_drain_that_takes_too_long_still_writes_what_waits(serve, directory):
+    server = serve("store", "--drain-seconds", 1, "--spill", "evict")
+    say(server, "c", "Hello!", max_tokens=3)
+    running = Background(server, "d", max_tokens=6000)
+    server.signal(signal.SIGTERM)
+    assert not running.join().is_acknowledged
+    assert server.wait() == 1
+    assert "cut off" in server.errors()
+    server = serve()
+    assert "ended without closing" not in server.errors()
+    assert say(server, "c", "And?", max_tokens=2, conversation_expected_turn=1).tern["tier"] == "disk"
+
+
 def test_second_sigterm_stops_at_once(serve, directory):
     server = serve()
     say(server, "c", "Hello!", max_tokens=3, conversation_durability="state")
