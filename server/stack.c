@@ -15,6 +15,7 @@ enum {
     PATH_BYTES = 4096,
     STEP_ROWS = 128,
     STEP_MS = 100,
+    PROMOTE_THREADS_MAX = 8,
     SLOTS_A_REQUEST = 3,      /* running, prompt end, turn end */
     HEAD_SLOTS_MIN = 2,       /* of the head that the next request attaches */
     SPARE_BLOCKS = 4,         /* tails of heads that a request attaches and makes */
@@ -281,6 +282,7 @@ static enum err open_store(struct stack *stack) {
         .host_max_bytes = (size_t)config->host_bytes,
         .directory = path,
         .disk_max_bytes = config->disk_bytes - ledger_share(config),
+        .promote_threads = info.threads < PROMOTE_THREADS_MAX ? info.threads : PROMOTE_THREADS_MAX,
         .numerics_class = info.numerics_class,
         .spills_eagerly = config->spills_eagerly,
         .spill_idle_ms = config->spill_idle_ms,

@@ -29,7 +29,10 @@ static enum err open_disk(struct store *store) {
         .bytes_max = config->disk_max_bytes,
         .object_bytes_max = block > slot ? block : slot,
     };
-    return tier_disk_open(&disk, NULL, &store->disk);
+    TRY(tier_disk_open(&disk, NULL, &store->disk));
+    return promoter_create(store->disk,
+                           store->config.promote_threads > 0 ? store->config.promote_threads : 1,
+                           &store->promoter);
 }
 
 static void init_locks(struct store *store) {
@@ -65,7 +68,8 @@ enum err store_create(const struct store_config *config, struct store **out) {
     }
     store->config = *config;
     store->layout = pool_layout(config->pool);
-    store->host.max_bytes = config->host_max_bytes;
+    host_account_init(&store->host, config->host_max_bytes, store->layout->block_bytes,
+                      store->layout->slot_bytes);
     store->lineage_next = 1;
     STAILQ_INIT(&store->queue);
     TAILQ_INIT(&store->unwritten);
@@ -84,9 +88,7 @@ void store_destroy(struct store *store) {
         return;
     }
     mover_stop(store);
-    for (int i = 0; i < store->reader_count; i++) {
-        head_reader_destroy(store->readers[i]);
-    }
+    promoter_destroy(store->promoter);
     tier_disk_close(store->disk, 0); /* tells what waits that it will not be written */
     struct store_head *doomed = NULL;
     pthread_mutex_lock(&store->lock);
@@ -95,6 +97,7 @@ void store_destroy(struct store *store) {
     }
     pthread_mutex_unlock(&store->lock);
     store_state_bury(store, doomed);
+    host_account_done(&store->host);
     head_index_done(&store->index);
     device_stream_destroy(store->out_stream);
     device_stream_destroy(store->in_stream);

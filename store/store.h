@@ -36,6 +36,7 @@ struct store_config {
     size_t host_max_bytes;                    /* host tier, staging and what is set aside */
     const char *directory;                    /* of the state environment; NULL: no disk tier */
     uint64_t disk_max_bytes;                  /* everything in that directory */
+    int promote_threads;                      /* that read a head; 0: the caller's alone */
     uint8_t state_digest[STORE_DIGEST_BYTES]; /* of what these heads depend on */
     const char *numerics_class;               /* of the device */
     int spills_eagerly;                       /* on every publish */

@@ -62,29 +62,7 @@ static struct store_head *find_in_memory(struct store *store, const struct store
 
 /* --- disk ------------------------------------------------------------------------------------ */
 
-static struct head_reader *take_reader(struct store *store) {
-    struct head_reader *reader = NULL;
-    pthread_mutex_lock(&store->lock);
-    if (store->reader_count > 0) {
-        reader = store->readers[--store->reader_count];
-    }
-    pthread_mutex_unlock(&store->lock);
-    if (reader == NULL && tier_disk_reader(store->disk, &reader) != ERR_OK) {
-        return NULL;
-    }
-    return reader;
-}
-
-static void give_reader(struct store *store, struct head_reader *reader) {
-    pthread_mutex_lock(&store->lock);
-    if (store->reader_count < STORE_STATE_READERS_MAX) {
-        store->readers[store->reader_count++] = reader;
-        reader = NULL;
-    }
-    pthread_mutex_unlock(&store->lock);
-    head_reader_destroy(reader);
-}
-
+/* Called from several threads; an image that is being filled doesn't change its shape. */
 static enum err place(void *context, const struct record_object_key *key, void **destination) {
     struct host_image *image = context;
     switch (key->part) {
@@ -118,15 +96,8 @@ static const char *read_image(struct store *store, const struct head_plan *plan,
     };
     struct head_sink sink = {.place = place, .context = image};
     struct head_failure failure;
-    struct head_reader *reader = take_reader(store);
-    if (reader == NULL) {
-        return reason_unreadable;
-    }
-    uint64_t before = head_reader_bytes(reader);
     tier_disk_will_need(store->disk, plan, &want);
-    enum err code = tier_disk_read(store->disk, reader, plan, &want, &sink, &failure);
-    *bytes_read += head_reader_bytes(reader) - before;
-    give_reader(store, reader);
+    enum err code = promoter_read(store->promoter, plan, &want, &sink, &failure, bytes_read);
     if (code == ERR_CORRUPT) {
         /* Out of use even if it cannot be removed now: lookups will not find it again. */
         enum err removed = tier_disk_quarantine(store->disk, &plan->head, &failure);

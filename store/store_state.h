@@ -10,17 +10,17 @@
 #define TERN_STORE_STORE_STATE_H
 
 #include "store/head.h"
+#include "store/promoter.h"
 #include "store/tier_disk.h"
 
 #include <pthread.h>
-
-enum { STORE_STATE_READERS_MAX = 4 };
 
 struct store {
     struct store_config config;
     const struct layout *layout;
     char numerics_class[RECORD_CLASS_BYTES + 1];
     struct tier_disk *disk;           /* or NULL */
+    struct promoter *promoter;        /* reads from it */
     struct device_stream *out_stream; /* the mover's */
     struct device_stream *in_stream;  /* the engine thread's */
 
@@ -44,8 +44,6 @@ struct store {
     unwritten; /* on their way to disk, oldest first */
     uint64_t unwritten_bytes;
 
-    struct head_reader *readers[STORE_STATE_READERS_MAX]; /* idle ones */
-    int reader_count;
     struct store_counters counters; /* those that are counted here */
 };
 

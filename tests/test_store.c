@@ -61,6 +61,7 @@ static int set_up(void **state) {
                                  &fixture->pool),
                      ERR_OK);
     fixture->config = (struct store_config){
+        .promote_threads = 3,
         .pool = fixture->pool,
         .host_max_bytes = 4 << 20,
         .directory = fixture->directory,

@@ -377,29 +377,12 @@ static void test_tier_disk_delete_works_when_full(void **state) {
     assert_int_equal(spill_simple(fixture, 50, 50, 1, 12 * BLOCK_SIZE), SPILL_DURABLE);
 }
 
-/* Changes one byte of the first run of an object behind the tier's back. */
-static void damage(struct fixture *fixture, const struct record_object_key *key) {
-    struct state_txn *txn;
-    uint8_t encoded[RECORD_RUN_KEY_BYTES];
-    uint8_t copy[OBJECT_RUN_LARGE_BYTES];
-    struct state_bytes value;
-    record_run_key_encode(key, 0, encoded);
-    struct state_bytes run_key = {encoded, sizeof encoded};
-    assert_int_equal(state_env_begin_write(tier_disk_env(fixture->tier), &txn), ERR_OK);
-    assert_int_equal(state_env_get(txn, STATE_OBJECTS, run_key, &value), ERR_OK);
-    memcpy(copy, value.data, value.len);
-    copy[200] ^= 4;
-    assert_int_equal(
-        state_env_put(txn, STATE_OBJECTS, run_key, (struct state_bytes){copy, value.len}), ERR_OK);
-    assert_int_equal(state_env_commit(txn), ERR_OK);
-}
-
 static void test_tier_disk_a_bad_object_is_met_once(void **state) {
     struct fixture *fixture = *state;
     fixture_open(fixture);
     assert_int_equal(spill_simple(fixture, 1, 1, 1, 4 * BLOCK_SIZE + 1), SPILL_DURABLE);
     assert_int_equal(spill_simple(fixture, 1, 1, 2, 9 * BLOCK_SIZE + 1), SPILL_DURABLE);
-    damage(fixture, &(struct record_object_key){RECORD_BLOCK, 1, 6});
+    damage_object(fixture, &(struct record_object_key){RECORD_BLOCK, 1, 6});
     struct record_head head;
     struct head_failure failure = {0};
     size_t placed = 0;
@@ -421,7 +404,7 @@ static void test_tier_disk_a_bad_state_is_met_once(void **state) {
     struct fixture *fixture = *state;
     fixture_open(fixture);
     assert_int_equal(spill_simple(fixture, 1, 1, 1, 4 * BLOCK_SIZE + 1), SPILL_DURABLE);
-    damage(fixture, &(struct record_object_key){RECORD_STATE, 1, 1});
+    damage_object(fixture, &(struct record_object_key){RECORD_STATE, 1, 1});
     struct record_head head;
     struct head_failure failure = {0};
     size_t placed = 0;

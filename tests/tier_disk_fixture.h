@@ -5,6 +5,7 @@
 #ifndef TERN_TESTS_TIER_DISK_FIXTURE_H
 #define TERN_TESTS_TIER_DISK_FIXTURE_H
 
+#include "store/state_table.h"
 #include "store/tier_disk.h"
 
 #include <pthread.h>
@@ -333,6 +334,23 @@ static inline void assert_reads(struct fixture *fixture, int conversation, uint6
     assert_int_equal(head.key.turn, turn);
     assert_int_equal(read_whole(fixture, &head, &placed, &failure), ERR_OK);
     assert_int_equal(placed, objects);
+}
+
+/* Changes one byte of the first run of an object behind the tier's back. */
+static inline void damage_object(struct fixture *fixture, const struct record_object_key *key) {
+    struct state_txn *txn;
+    uint8_t encoded[RECORD_RUN_KEY_BYTES];
+    uint8_t copy[OBJECT_RUN_LARGE_BYTES];
+    struct state_bytes value;
+    record_run_key_encode(key, 0, encoded);
+    struct state_bytes run_key = {encoded, sizeof encoded};
+    assert_int_equal(state_env_begin_write(tier_disk_env(fixture->tier), &txn), ERR_OK);
+    assert_int_equal(state_env_get(txn, STATE_OBJECTS, run_key, &value), ERR_OK);
+    memcpy(copy, value.data, value.len);
+    copy[200] ^= 4;
+    assert_int_equal(
+        state_env_put(txn, STATE_OBJECTS, run_key, (struct state_bytes){copy, value.len}), ERR_OK);
+    assert_int_equal(state_env_commit(txn), ERR_OK);
 }
 
 static inline uint64_t dir_bytes(const struct fixture *fixture) {
