@@ -242,6 +242,51 @@ static int32_t find_best(const struct sampler *sampler) {
     return best;
 }
 
+/*
+ * Step 3 for logits that nothing is added to: the first in rank, read once and as they are, by
+ * MAXIMA vectors. Negative if one is a NaN or none is a finite number: load_scores says which.
+ */
+static int32_t find_best_logit(const float *logits, int count) {
+    typedef float lanes __attribute__((vector_size(16)));
+    typedef int32_t masks __attribute__((vector_size(16)));
+    enum { LANES = sizeof(lanes) / sizeof(float) };
+    lanes highest[MAXIMA] = {{0}};
+    masks is_number = {-1, -1, -1, -1};
+    for (int i = 0; i < MAXIMA; i++) {
+        highest[i] -= INFINITY;
+    }
+    int id = 0;
+    for (; id + MAXIMA * LANES <= count; id += MAXIMA * LANES) {
+#pragma GCC unroll 4
+        for (int i = 0; i < MAXIMA; i++) {
+            lanes next;
+            memcpy(&next, logits + id + i * LANES, sizeof next);
+            masks is_higher = next > highest[i];
+            is_number &= next == next;
+            highest[i] = (lanes)(((masks)next & is_higher) | ((masks)highest[i] & ~is_higher));
+        }
+    }
+    float best = -INFINITY;
+    int is_sound = 1;
+    for (int i = 0; i < MAXIMA * LANES; i++) {
+        float lane = highest[i / LANES][i % LANES];
+        best = lane > best ? lane : best;
+        is_sound &= is_number[i % LANES] != 0;
+    }
+    for (; id < count; id++) {
+        best = logits[id] > best ? logits[id] : best;
+        is_sound &= logits[id] == logits[id];
+    }
+    if (!is_sound || !(best < INFINITY) || !(best > -INFINITY)) {
+        return -1;
+    }
+    id = 0;
+    while (logits[id] != best) {
+        id++;
+    }
+    return id;
+}
+
 /* --- rank ------------------------------------------------------------------------------ */
 
 static int is_before(const double *scores, int32_t a, int32_t b) {
@@ -394,6 +439,13 @@ static int32_t draw(struct sampler *sampler) {
 }
 
 enum err sampler_sample(struct sampler *sampler, const float *logits, int32_t *out) {
+    int is_plain = sampler->params.temperature == 0 && sampler->params.bias_count == 0 &&
+                   sampler->seen == NULL;
+    int32_t plain = is_plain ? find_best_logit(logits, sampler->vocabulary) : -1;
+    if (plain >= 0) {
+        *out = plain;
+        return ERR_OK;
+    }
     TRY(load_scores(sampler, logits));
     adjust_scores(sampler);
     int32_t best = find_best(sampler);
