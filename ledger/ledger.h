@@ -13,6 +13,7 @@
 #ifndef TERN_LEDGER_LEDGER_H
 #define TERN_LEDGER_LEDGER_H
 
+#include "base/histogram.h"
 #include "ledger/conversation_key.h"
 #include "ledger/lease.h"
 #include "ledger/ledger_record.h"
@@ -215,16 +216,17 @@ struct ledger_stats {
     uint64_t conversations;
     uint64_t tombstones;
     uint64_t idempotency_entries;
-    uint64_t map_bytes;       /* the cap */
-    uint64_t used_bytes;      /* of it, ever used */
-    uint64_t free_bytes;      /* of the used ones, free again */
-    uint64_t allocated_bytes; /* of the file, ahead */
-    uint64_t room_bytes;      /* that ledger_room_take would give out now */
-    uint64_t turns_committed; /* since open, as all below */
-    uint64_t commits;         /* transactions */
-    uint64_t groups_retried;  /* groups whose members were committed one by one */
-    uint64_t appends_refused; /* for any reason */
-    size_t queued;            /* now */
+    uint64_t map_bytes;              /* the cap */
+    uint64_t used_bytes;             /* of it, ever used */
+    uint64_t free_bytes;             /* of the used ones, free again */
+    uint64_t allocated_bytes;        /* of the file, ahead */
+    uint64_t room_bytes;             /* that ledger_room_take would give out now */
+    uint64_t turns_committed;        /* since open, as all below */
+    uint64_t commits;                /* transactions */
+    struct histogram commit_seconds; /* of these, until they are on disk */
+    uint64_t groups_retried;         /* groups whose members were committed one by one */
+    uint64_t appends_refused;        /* for any reason */
+    size_t queued;                   /* now */
     int is_failed;
     char failure[256]; /* what failed; empty if nothing did */
 };

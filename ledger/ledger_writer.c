@@ -14,6 +14,7 @@
 #include "ledger/ledger_writer.h"
 
 #include "base/fault.h"
+#include "base/now.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -67,6 +68,7 @@ struct ledger_writer {
     uint64_t booked_pages; /* of those, by ledger_writer_room_take */
     uint64_t turns_committed;
     uint64_t commits;
+    struct histogram commit_seconds;
     uint64_t groups_retried;
     uint64_t appends_refused;
 
@@ -167,7 +169,9 @@ static enum err refuse_if_failed(struct ledger_writer *writer) {
 /* Ends TXN with a commit, and takes note if that failed for good. */
 static enum err commit(struct ledger_writer *writer, struct ledger_db_txn *txn) {
     FAULT_KILL("ledger.commit.before");
+    uint64_t begun_ns = now_monotonic_ns();
     enum err code = ledger_db_commit(txn);
+    double seconds = (double)(now_monotonic_ns() - begun_ns) * 1e-9;
     FAULT_KILL("ledger.commit.after");
     if (code == ERR_IO) {
         fail_for_good(writer);
@@ -175,6 +179,7 @@ static enum err commit(struct ledger_writer *writer, struct ledger_db_txn *txn) 
     if (code == ERR_OK) {
         pthread_mutex_lock(&writer->mutex);
         writer->commits++;
+        histogram_observe(&writer->commit_seconds, seconds);
         pthread_mutex_unlock(&writer->mutex);
     }
     return code;
@@ -502,6 +507,7 @@ void ledger_writer_stats(struct ledger_writer *writer, struct ledger_stats *stat
     stats->room_bytes = room * LEDGER_TABLE_PART_BYTES;
     stats->turns_committed = writer->turns_committed;
     stats->commits = writer->commits;
+    stats->commit_seconds = writer->commit_seconds;
     stats->groups_retried = writer->groups_retried;
     stats->appends_refused = writer->appends_refused;
     stats->queued = writer->queued;

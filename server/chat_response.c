@@ -42,11 +42,12 @@ static enum err append_tern(const struct turn_result *result, struct buf *out) {
         out,
         ",\"num_computed_tokens\":%d,\"tokens_reused\":%d,\"tokens_run\":%d,"
         "\"bytes_read\":%" PRIu64 ",\"promote_ms\":%.3f,\"prefill_ms\":%.3f,\"decode_ms\":%.3f,"
+        "\"commit_ms\":%.3f,"
         "\"durability\":\"%s\",\"rebuilt\":%s,\"reason\":",
         result->num_computed_tokens, result->tokens_reused, result->tokens_run, result->bytes_read,
         finite_or_zero(result->promote_ms), finite_or_zero(result->prefill_ms),
-        finite_or_zero(result->decode_ms), result->is_durable ? "durable" : "volatile",
-        result->is_rebuilt ? "true" : "false"));
+        finite_or_zero(result->decode_ms), finite_or_zero(result->commit_ms),
+        result->is_durable ? "durable" : "volatile", result->is_rebuilt ? "true" : "false"));
     TRY(json_text_append_string(out, result->reason));
     if (result->has_logits_digest) {
         TRY(buf_append_text(out, ",\"logits_digest\":\""));

@@ -2,9 +2,6 @@
 
 #include <inttypes.h>
 
-static const double bounds_s[METRICS_BUCKETS] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-                                                 1,     2.5,  5,     10,   30,  60,   300};
-
 void metrics_count_request(struct metrics *metrics, int route, int code) {
     assert(route >= 0 && route < METRICS_ROUTES_MAX);
     for (int i = 0; i < METRICS_CODES_MAX; i++) {
@@ -17,16 +14,6 @@ void metrics_count_request(struct metrics *metrics, int route, int code) {
             return;
         }
     }
-}
-
-void metrics_observe(struct metrics_histogram *histogram, double seconds) {
-    int bucket = 0;
-    while (bucket < METRICS_BUCKETS && seconds > bounds_s[bucket]) {
-        bucket++;
-    }
-    histogram->buckets[bucket]++;
-    histogram->count++;
-    histogram->sum_s += seconds;
 }
 
 static enum err render_requests(const struct metrics *metrics, const char *const *route_names,
@@ -46,13 +33,14 @@ static enum err render_requests(const struct metrics *metrics, const char *const
     return ERR_OK;
 }
 
-static enum err render_histogram(const struct metrics_histogram *histogram, const char *name,
+static enum err render_histogram(const struct histogram *histogram, const char *name,
                                  const char *help, struct buf *out) {
     uint64_t total = 0;
     TRY(buf_printf(out, "# HELP %s %s\n# TYPE %s histogram\n", name, help, name));
-    for (int i = 0; i < METRICS_BUCKETS; i++) {
+    for (int i = 0; i < HISTOGRAM_BOUNDS; i++) {
         total += histogram->buckets[i];
-        TRY(buf_printf(out, "%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, bounds_s[i], total));
+        TRY(buf_printf(out, "%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, histogram_bounds_s[i],
+                       total));
     }
     return buf_printf(out,
                       "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n%s_sum %.6f\n%s_count %" PRIu64 "\n",
@@ -167,6 +155,10 @@ enum err metrics_render(const struct metrics *metrics, const char *const *route_
                          "Chat completions from request head to last byte.", out));
     TRY(render_histogram(&metrics->first_text_seconds, "tern_chat_first_text_seconds",
                          "Chat completions from request to first text.", out));
+    TRY(render_histogram(&snapshot->ledger_commit_seconds, "tern_ledger_commit_seconds",
+                         "Transactions of the ledger, until they are on disk.", out));
+    TRY(render_histogram(&snapshot->turn_commit_seconds, "tern_turn_commit_seconds",
+                         "Turns from their last token to the ledger's answer.", out));
     for (size_t i = 0; i < ARRAY_LEN(own); i++) {
         TRY(render_plain(&own[i], out));
     }

@@ -6,15 +6,10 @@
 #define TERN_SERVER_METRICS_H
 
 #include "base/buf.h"
+#include "base/histogram.h"
 #include "server/server_snapshot.h"
 
-enum { METRICS_ROUTES_MAX = 8, METRICS_CODES_MAX = 24, METRICS_BUCKETS = 14 };
-
-struct metrics_histogram {
-    uint64_t buckets[METRICS_BUCKETS + 1]; /* not cumulative; the last one is everything above */
-    uint64_t count;
-    double sum_s;
-};
+enum { METRICS_ROUTES_MAX = 8, METRICS_CODES_MAX = 24 };
 
 struct metrics_code {
     int code; /* 0: free */
@@ -23,15 +18,14 @@ struct metrics_code {
 
 struct metrics {
     struct metrics_code codes[METRICS_CODES_MAX];
-    struct metrics_histogram request_seconds; /* chat completions, from head to last byte */
-    struct metrics_histogram first_text_seconds;
+    struct histogram request_seconds; /* chat completions, from head to last byte */
+    struct histogram first_text_seconds;
     uint64_t clients_gone; /* before their answer was whole */
     int connections;
     int busy;
 };
 
 void metrics_count_request(struct metrics *metrics, int route, int code);
-void metrics_observe(struct metrics_histogram *histogram, double seconds);
 
 /* ROUTE_NAMES has METRICS_ROUTES_MAX entries, NULL for those that are not used. */
 MUST_USE enum err metrics_render(const struct metrics *metrics, const char *const *route_names,

@@ -255,7 +255,7 @@ static void handle(void *context, struct http_exchange *exchange) {
 
 static void note_first_text(void *context, uint64_t wait_ms) {
     struct routes *routes = context;
-    metrics_observe(&routes->metrics.first_text_seconds, (double)wait_ms / 1000.0);
+    histogram_observe(&routes->metrics.first_text_seconds, (double)wait_ms / 1000.0);
 }
 
 static void finished(void *context, struct http_exchange *exchange, int is_gone) {
@@ -266,7 +266,7 @@ static void finished(void *context, struct http_exchange *exchange, int is_gone)
     metrics_count_request(&routes->metrics, route, code);
     routes->metrics.clients_gone += is_gone != 0;
     if (route == CHAT && !is_gone) {
-        metrics_observe(&routes->metrics.request_seconds, (double)took_ms / 1000.0);
+        histogram_observe(&routes->metrics.request_seconds, (double)took_ms / 1000.0);
     }
     /* Paths and queries hold ids and salts: the log names the route only. */
     log_debug("%s %s %d %llu ms", http_exchange_id(exchange), route_names[route], code,

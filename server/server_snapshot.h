@@ -6,6 +6,8 @@
 #ifndef TERN_SERVER_SERVER_SNAPSHOT_H
 #define TERN_SERVER_SERVER_SNAPSHOT_H
 
+#include "base/histogram.h"
+
 #include <stdint.h>
 
 enum { SERVER_SNAPSHOT_REASONS = 8, SERVER_SNAPSHOT_REASON_BYTES = 160 };
@@ -44,8 +46,9 @@ struct server_snapshot {
     uint64_t turns_committed; /* counters */
     uint64_t turns_failed;
     uint64_t turns_cancelled;
-    uint64_t misses;   /* of the lookup, first turns apart */
-    uint64_t rebuilds; /* from token ids */
+    struct histogram turn_commit_seconds; /* from the last token to the ledger's answer */
+    uint64_t misses;                      /* of the lookup, first turns apart */
+    uint64_t rebuilds;                    /* from token ids */
     int leases;
 
     /* store */
@@ -63,6 +66,7 @@ struct server_snapshot {
     uint64_t ledger_max_bytes;
     uint64_t ledger_commits; /* counters: turns, and the transactions that they shared */
     uint64_t ledger_groups;
+    struct histogram ledger_commit_seconds; /* of a transaction */
     uint64_t conversations;
 };
 

@@ -71,7 +71,8 @@ struct turn_result {
     double promote_ms;
     double prefill_ms;
     double decode_ms;
-    int is_durable; /* state, not ledger: the ledger always is */
+    double commit_ms; /* from the last token to the ledger's answer */
+    int is_durable;   /* state, not ledger: the ledger always is */
     int is_rebuilt;
     const char *reason; /* of a miss or a rebuild, or NULL */
     int has_logits_digest;

@@ -99,6 +99,11 @@ static enum err fill_append(struct turn *turn) {
 /* --- results -------------------------------------------------------------------------------------
  */
 
+/* From the last token to the ledger's answer; 0 for a turn that leaves nothing behind. */
+static uint64_t commit_ns(const struct turn *turn) {
+    return turn->durable_ns > 0 ? turn->durable_ns - turn->ended_ns : 0;
+}
+
 static struct turn_result result_of(const struct turn *turn) {
     const struct engine_outcome *outcome = &turn->outcome;
     int attached = outcome->attached_length;
@@ -116,6 +121,7 @@ static struct turn_result result_of(const struct turn *turn) {
         .promote_ms = turn->found.promote_ms,
         .prefill_ms = outcome->prefill_ms,
         .decode_ms = outcome->decode_ms,
+        .commit_ms = (double)commit_ns(turn) * 1e-6,
         .is_durable = turn->waits_for_spill && turn->spill_code == ERR_OK,
         .is_rebuilt = attached < turn->head_length,
         .has_logits_digest = turn->request.wants_logits_digest,
@@ -139,6 +145,9 @@ static void finish(struct turn *turn) {
     service->counters.conversations_created +=
         (uint64_t)(turn->is_created && turn->request.conversation_id != NULL);
     service->counters.tokens_reused[tier] += (uint64_t)result.tokens_reused;
+    if (turn->durable_ns > 0) {
+        histogram_observe(&service->counters.commit_seconds, (double)commit_ns(turn) * 1e-9);
+    }
     pthread_mutex_unlock(&service->lock);
     turn_state_finish(turn, &result);
 }
@@ -149,6 +158,7 @@ static void finish(struct turn *turn) {
 static void on_durable(void *context, enum err code, const char *message,
                        const struct ledger_appended *result) {
     struct turn *turn = context;
+    turn->durable_ns = now_monotonic_ns();
     turn->ledger_code = code;
     if (code == ERR_OK) {
         turn->appended = *result;

@@ -9,6 +9,7 @@
  */
 #include "server/turn_state.h"
 
+#include "base/now.h"
 #include "ledger/state_key.h"
 
 #include <stdio.h>
@@ -52,6 +53,7 @@ static void on_finished(void *context, const struct engine_outcome *outcome) {
         memcpy(turn->generated, outcome->generated, bytes);
         turn->outcome.generated = turn->generated;
     }
+    turn->ended_ns = now_monotonic_ns();
     turn_state_commit(turn, TURN_STAGE_ENDED);
 }
 
@@ -59,6 +61,7 @@ static void on_failed(void *context, enum err code) {
     struct turn *turn = context;
     turn->end_code = code;
     snprintf(turn->end_message, sizeof turn->end_message, "%s", err_message());
+    turn->ended_ns = now_monotonic_ns();
     turn_state_commit(turn, TURN_STAGE_ENDED);
 }
 

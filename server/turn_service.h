@@ -44,6 +44,7 @@ struct turn_service_counters {
     uint64_t conversations_created;
     uint64_t conversations_deleted;
     uint64_t tokens_reused[TIER_COUNT];
+    struct histogram commit_seconds; /* of turns, from the last token to the ledger's answer */
     int active;
 };
 void turn_service_get_counters(struct turn_service *service, struct turn_service_counters *out);

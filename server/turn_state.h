@@ -61,6 +61,8 @@ struct turn {
     struct engine_outcome outcome;
 
     /* the commit */
+    uint64_t ended_ns;   /* the last token was sampled */
+    uint64_t durable_ns; /* the ledger had answered; 0: not asked */
     enum turn_stage stage;
     STAILQ_ENTRY(turn) commit_queue;
     TAILQ_ENTRY(turn) active;

@@ -47,6 +47,7 @@ static void fill_ledger(struct ledger *ledger, struct server_snapshot *out) {
         out->ledger_max_bytes = stats.map_bytes;
         out->ledger_commits = stats.turns_committed;
         out->ledger_groups = stats.commits;
+        out->ledger_commit_seconds = stats.commit_seconds;
         out->conversations = stats.conversations;
     }
     out->is_serving = !ledger_is_failed(ledger);
@@ -76,6 +77,7 @@ static void fill_snapshot(void *context, struct server_snapshot *out) {
     out->turns_committed = turns.turns_committed;
     out->turns_failed = turns.turns_failed;
     out->turns_cancelled = turns.turns_cancelled;
+    out->turn_commit_seconds = turns.commit_seconds;
     out->rebuilds = turns.turns_rebuilt;
     out->misses = store.found[TIER_NONE];
     fill_tiers(&store, &turns, &device, out);

@@ -192,6 +192,7 @@ static void finish(struct turn *turn, const char *reason) {
                                  .promote_ms = 0.5,
                                  .prefill_ms = 1.25,
                                  .decode_ms = 2.0,
+                                 .commit_ms = 0.5,
                                  .is_durable = turn->number > 1,
                                  .has_logits_digest = turn->wants_digest};
     memset(result.logits_digest, 0xab, sizeof result.logits_digest);

@@ -35,7 +35,7 @@ def answer(text, tern, tokens=5):
 def tern_object(turn, **more):
     return {"turn": turn, "created": turn == 1, "tier": "device", "num_computed_tokens": 40,
             "tokens_reused": 40, "tokens_run": 7, "bytes_read": 0, "promote_ms": 0.0,
-            "prefill_ms": 3.5, "decode_ms": 40.0, "durability": "volatile", "rebuilt": False,
+            "prefill_ms": 3.5, "decode_ms": 40.0, "commit_ms": 0.5, "durability": "volatile", "rebuilt": False,
             "reason": None, **more}
 
 

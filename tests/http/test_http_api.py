@@ -40,7 +40,7 @@ def test_tern_object_and_turn_header(server):
     tern = second.json()['tern']
     assert tern == {'turn': 2, 'created': False, 'tier': 'disk', 'num_computed_tokens': 7,
                     'tokens_reused': 7, 'tokens_run': 4, 'bytes_read': 4096, 'promote_ms': 0.5,
-                    'prefill_ms': 1.25, 'decode_ms': 2.0, 'durability': 'durable',
+                    'prefill_ms': 1.25, 'decode_ms': 2.0, 'commit_ms': 0.5, 'durability': 'durable',
                     'rebuilt': False, 'reason': None, 'logits_digest': 'ab' * 32}
     assert second.json()['usage']['prompt_tokens_details']['cached_tokens'] == 7
 
