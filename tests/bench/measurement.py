@@ -52,7 +52,7 @@ class Measurement:
     def __init__(self, options):
         self.options = options
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="tern-report-"))
-        self.model = ["--model", options.model] if options.model else []
+        self.model = ["--model", options.model]
 
     def measure(self):
         try:
@@ -62,9 +62,9 @@ class Measurement:
 
     def measure_all(self):
         options = self.options
-        model = pathlib.Path(options.model) if options.model else None
+        model = pathlib.Path(options.model)
         raw = {"machine": machine_info.describe(), "threads": options.threads, "is_quick": options.quick,
-               "model": {"file": model.name if model else "demo", "bytes": model.stat().st_size if model else None},
+               "model": {"file": model.name, "bytes": model.stat().st_size},
                "tern_version": run_program([options.tern, "--version"]).strip(),
                "swap_flags": options.swap_flags, "device_memory": options.device_memory,
                "compared_steps": options.compared_steps}
@@ -130,9 +130,8 @@ class Measurement:
         slots = self.folder / f"slots-{name}"
         slots.mkdir()
         port = free_port()
-        argv = [self.options.llama_server, *(["-m", self.options.model] if self.options.model else []),
-                "-c", 65536, "-np", 4, "--cache-ram", 512, "--slot-save-path", slots, "-t", self.options.threads,
-                "--port", port]
+        argv = [self.options.llama_server, "-m", self.options.model, "-c", 65536, "-np", 4, "--cache-ram", 512,
+                "--slot-save-path", slots, "-t", self.options.threads, "--port", port]
         return ServerProcess(argv, port, self.folder / f"peer-{name}.log")
 
     def tern_server(self, name, flags):

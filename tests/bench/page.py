@@ -105,7 +105,6 @@ def machine(raw):
     dot = mean(one["peak_dot_ops_per_second"] for one in engine["cases"])
     floats = mean(one["peak_float_ops_per_second"] for one in engine["cases"])
     read = mean(one["peak_read_bytes_per_second"] for one in engine["cases"])
-    size = f", {model['bytes'] / 1e6:.0f} MB" if model["bytes"] else ""
     peer = next((entry for one in raw["rounds"] for entry in one.get("llama_bench", ())), None)
     lines = [["processor", f"{info['cpu']} ({info['architecture']}), {info['processors']} processors"],
              ["threads", f"{raw['threads']} for each program"],
@@ -114,7 +113,7 @@ def machine(raw):
              ["integer dot products, measured", f"{dot * 1e-9:.0f} Gop/s"],
              ["float arithmetic, measured", f"{floats * 1e-9:.0f} Gop/s"],
              ["memory read, measured", f"{read * 1e-9:.1f} GB/s"],
-             ["model", f"{model['file']}{size}"], ["tern", raw["tern_version"]]]
+             ["model", f"{model['file']}, {model['bytes'] / 1e6:.0f} MB"], ["tern", raw["tern_version"]]]
     if peer:
         lines.append(["llama.cpp", f"build {peer['build_number']}, commit {peer['build_commit']}"])
     return "## The machine\n\n" + table(["", ""], lines)

@@ -1,6 +1,7 @@
 """A server that answers as llama.cpp's does, of words instead of tokens, and with faults to order."""
 import http.server
 import json
+import pathlib
 import threading
 import time
 
@@ -26,20 +27,19 @@ def common_prefix(one, two):
 class FakePeer:
     """Its answers' words are numbers. FAULT: forget, refuse, break, short, no-timings."""
 
-    def __init__(self, slots=4):
+    def __init__(self, folder, slots=4, port=0):
         self.slots = [[] for _ in range(slots)]
         self.free = threading.Semaphore(slots)
         self.lock = threading.Lock()
-        self.files = {}
+        self.folder = pathlib.Path(folder)  # of saved slots
         self.fault = None
         self.on_post = {}  # path: function, for what a test's commands ask
-        self.requests = 0
         peer = self
 
         class Handler(PeerHandler):
             server_state = peer
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
         self.thread.start()
@@ -100,10 +100,10 @@ class PeerHandler(http.server.BaseHTTPRequestHandler):
         peer = self.server_state
         place, action = self.path[len("/slots/"):].split("?action=")
         if action == "save":
-            peer.files[body["filename"]] = list(peer.slots[int(place)])
+            (peer.folder / body["filename"]).write_text(json.dumps(peer.slots[int(place)]))
             self.answer(200, {"n_saved": len(peer.slots[int(place)])})
         else:
-            peer.slots[int(place)] = list(peer.files[body["filename"]])
+            peer.slots[int(place)] = json.loads((peer.folder / body["filename"]).read_text())
             self.answer(200, {"n_restored": len(peer.slots[int(place)])})
 
     def chat(self, body):

@@ -31,8 +31,8 @@ def fixture_tern(tmp_path_factory):
 
 
 @pytest.fixture(name="peer")
-def fixture_peer(tern):
-    peer = FakePeer()
+def fixture_peer(tern, tmp_path):
+    peer = FakePeer(tmp_path)
     peer.on_post["/restart-tern"] = tern.restart
     yield peer
     peer.stop()
