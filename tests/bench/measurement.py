@@ -46,6 +46,15 @@ def run_json_lines(argv):
     return [json.loads(line) for line in run_program(argv).splitlines() if line.startswith("{")]
 
 
+def without_folders(value):
+    """A copy in which of each path only the file's name is left."""
+    if isinstance(value, dict):
+        return {key: without_folders(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [without_folders(one) for one in value]
+    return value.rsplit("/", 1)[1] if isinstance(value, str) and value.startswith("/") else value
+
+
 class Measurement:
     """OPTIONS are those of tests/bench/report."""
 
@@ -56,7 +65,7 @@ class Measurement:
 
     def measure(self):
         try:
-            return self.measure_all()
+            return without_folders(self.measure_all())
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -100,27 +109,25 @@ class Measurement:
         return found
 
     def measure_own(self):
-        """What else `tern bench` has, as it prints it, without the folders that it names."""
+        """What else this `tern bench` has, as it prints it."""
         options = self.options
         listed = run_program([options.tern, "bench", "--help"]).split()
-        threads = ["--threads", options.threads]
-        found = {}
-        for name in ("resume", "swap"):
-            if name in listed:
-                say(f"== tern bench {name}")
-                found[name] = run_json([options.tern, "bench", name, *self.model, *threads, "--json"])
+        flags = {"resume": ["--history", options.resume_history, "--rounds", options.rounds],
+                 "swap": [*shlex.split(options.swap_flags), "--history-words", options.peer_options.swap_new,
+                          "--conversations", options.peer_options.conversations,
+                          "--turns", options.peer_options.turns]}
+        found = {name: run_json([options.tern, "bench", name, *self.model, "--threads", options.threads, "--json",
+                                 *flags[name]]) for name in flags if name in listed}
         if "lookup" in listed and "fill" in listed:
-            say("== tern bench lookup")
-            found["lookup"] = [self.measure_lookup(count, threads) for count in options.stored]
+            found["lookup"] = [self.measure_lookup(count) for count in options.stored]
         return found
 
-    def measure_lookup(self, count, threads):
+    def measure_lookup(self, count):
         """On the demo model: stores of many conversations are a matter of the store, not of the model."""
         store = self.folder / f"filled-{count}"
-        run_program([self.options.tern, "bench", "fill", "--store", store, "--conversations", count, *threads,
-                     "--json"])
-        found = run_json([self.options.tern, "bench", "lookup", "--store", store, *threads, "--json"])
-        found.pop("store", None)
+        flags = ["--store", store, "--threads", self.options.threads, "--json"]
+        run_program([self.options.tern, "bench", "fill", "--conversations", count, *flags])
+        found = run_json([self.options.tern, "bench", "lookup", "--samples", self.options.samples, *flags])
         shutil.rmtree(store)
         return found
 

@@ -220,23 +220,21 @@ def own_section(name, found):
             if isinstance(value, list) and value and isinstance(value[0], dict):
                 keys = [key for key in value[0] if not isinstance(value[0][key], (dict, list))]
                 parts.append(table(keys, [[plain(entry.get(key)) for key in keys] for entry in value]))
-    store = " --store DIR" if name == "lookup" else " --model FILE"
-    return "\n\n".join([*parts, command(f"tern bench {name}{store}")])
+    flags = {"lookup": " --store DIR", "swap": " --model FILE --device-memory SIZE --host-memory SIZE"}
+    return "\n\n".join([*parts, command(f"tern bench {name}{flags.get(name, ' --model FILE')}")])
 
 
 # --- plots -------------------------------------------------------------------------------------
 
-def first_token_bars(raw):
-    """(label, whose, seconds), a pair for each case."""
+def first_token_groups(raw):
+    """(what, [(how, whose, seconds)]): the peer's ways to it, and tern's."""
     last = [row for row in server_rows(raw, "swap", "swap") if row["name"].endswith("median")][-1:]
-    peers = {}  # what is compared: the peer's ways to it
+    found = {}
     for row in [*server_rows(raw, "peer", "turn"), *server_rows(raw, "peer", "restart"), *last]:
-        peers.setdefault(row["name"].partition(": ")[0], []).append(row)
-    bars = []
-    for what, rows in peers.items():
-        bars += [(row["name"].partition(": ")[2] or what, "llama.cpp", row["peer"]) for row in rows]
-        bars.append((what, "tern", rows[0]["tern"]))
-    return bars
+        what, _, how = row["name"].partition(": ")
+        found.setdefault(what, []).append((how.replace("peer's", "").replace("peer", "").strip(), row))
+    return [(what, [(f"llama.cpp, {how}" if how else "llama.cpp", "llama.cpp", row["peer"]) for how, row in ways]
+             + [("tern", "tern", ways[0][1]["tern"])]) for what, ways in found.items()]
 
 
 def stream_groups(raw):
@@ -261,6 +259,6 @@ def files_of(raw, stem):
                 swap_section(raw), streams_section(raw), commit_section(raw)]
     sections += [own_section(name, found) for name, found in raw["own"].items()]
     return {f"{stem}.md": "\n\n".join(sections) + "\n",
-            names["first_token"]: plots.log_bars("Time to the first token of a next turn", first_token_bars(raw)),
+            names["first_token"]: plots.log_bars("Time to the first token of a next turn", first_token_groups(raw)),
             names["streams"]: plots.grouped_bars("Decode, and what memory allows", "tokens/s in all",
                                                  stream_groups(raw))}

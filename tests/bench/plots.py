@@ -39,28 +39,30 @@ class Canvas:
                 f'height="{self.height}" font-family="sans-serif">\n{body}\n</svg>\n')
 
 
-def seconds(value):
-    return f"{value:g} s" if value >= 1 else f"{value * 1e3:g} ms"
-
-
-def log_bars(title, bars):
-    """BARS: (label, whose, seconds). Times as horizontal bars; each step of the axis is ten times the last."""
-    left, right, top, step = 350, 90, 62, 24
-    canvas = Canvas(top + step * len(bars) + 34, title)
-    low = math.floor(math.log10(min(value for _, _, value in bars)) - 1e-9)
-    high = max(math.ceil(math.log10(max(value for _, _, value in bars)) - 1e-9), low + 1)
+def log_bars(title, groups):
+    """GROUPS: (heading, [(label, whose, seconds)]). Each step of the axis is ten times the last."""
+    left, right, top, step = 190, 90, 60, 24
+    values = [value for _, bars in groups for _, _, value in bars]
+    bottom = top + step * (len(values) + len(groups))
+    canvas = Canvas(bottom + 34, title)
+    low = math.floor(math.log10(min(values)) - 1e-9)
+    high = max(math.ceil(math.log10(max(values)) - 1e-9), low + 1)
     scale = (WIDTH - left - right) / (high - low)
-    bottom = top + step * len(bars)
     for power in range(low, high + 1):
         x = left + (power - low) * scale
-        canvas.line(x, top - 6, x, bottom)
-        canvas.text(x, bottom + 18, seconds(10.0 ** power), anchor="middle")
-    for index, (label, whose, value) in enumerate(bars):
-        y = top + index * step
-        canvas.text(left - 8, y + 13, label, anchor="end")
-        width = (math.log10(value) - low) * scale
-        canvas.bar(left, y, width, step - 8, COLOURS[whose])
-        canvas.text(left + width + 6, y + 13, f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms")
+        canvas.line(x, top, x, bottom)
+        canvas.text(x, bottom + 18, f"{10.0 ** power:g} s" if power >= 0 else f"{10.0 ** (power + 3):g} ms",
+                    anchor="middle")
+    y = top
+    for heading, bars in groups:
+        canvas.text(16, y + 17, heading, weight="bold")
+        y += step
+        for label, whose, value in bars:
+            width = (math.log10(value) - low) * scale
+            canvas.text(left - 8, y + 12, label, anchor="end")
+            canvas.bar(left, y, width, step - 8, COLOURS[whose])
+            canvas.text(left + width + 6, y + 12, f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms")
+            y += step
     canvas.legend(["llama.cpp", "tern"], 46)
     return canvas.svg()
 

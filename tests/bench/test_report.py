@@ -13,6 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/bench"), str(ROOT / "tests/peer")]
 
 import figures  # noqa: E402: after the path is set
+import measurement  # noqa: E402
 import page  # noqa: E402
 import plots  # noqa: E402
 
@@ -116,16 +117,18 @@ def bars_of(svg):
 
 
 def test_each_decade_of_the_plot_of_times_is_as_wide():
-    bars = bars_of(plots.log_bars("t", [("a", "tern", 0.01), ("b", "llama.cpp", 0.1), ("c", "tern", 1.0)]))
+    bars = bars_of(plots.log_bars("t", [("one", [("a", "tern", 0.01), ("b", "llama.cpp", 0.1)]),
+                                        ("two", [("c", "tern", 1.0)])]))
     widths = [width for _, width in bars]
     assert widths[2] - widths[1] == pytest.approx(widths[1] - widths[0], abs=0.2) and widths[0] > 0
 
 
 def test_plot_of_times_has_each_case_once_for_tern():
-    bars = page.first_token_bars(RAW)
-    assert [(whose, value) for _, whose, value in bars] == [
-        ("llama.cpp", 1.0), ("tern", 0.25), ("llama.cpp", 18.0), ("llama.cpp", 1.2), ("tern", 0.3),
-        ("llama.cpp", 27.0), ("tern", 0.9)]
+    assert page.first_token_groups(RAW) == [
+        ("next turn", [("llama.cpp", "llama.cpp", 1.0), ("tern", "tern", 0.25)]),
+        ("after a restart", [("llama.cpp, cold", "llama.cpp", 18.0), ("llama.cpp, slot restore", "llama.cpp", 1.2),
+                             ("tern", "tern", 0.3)]),
+        ("turn 5 of 16 conversations, median", [("llama.cpp", "llama.cpp", 27.0), ("tern", "tern", 0.9)])]
 
 
 def test_plot_of_streams_has_the_bound():
@@ -141,6 +144,11 @@ def test_page_is_made_again_from_the_raw_figures(tmp_path):
     for name, text in files().items():
         assert (tmp_path / name).read_text() == text
     assert json.loads((tmp_path / "figures.json").read_text()) == RAW
+
+
+def test_raw_figures_name_no_folders():
+    raw = {"a": ["/tmp/x/model.gguf", 1, {"b": "/y"}], "c": "1/2"}
+    assert measurement.without_folders(raw) == {"a": ["model.gguf", 1, {"b": "y"}], "c": "1/2"}
 
 
 def test_report_without_its_programs_is_a_usage_error(tmp_path):
@@ -165,7 +173,7 @@ def test_quick_run_makes_every_file(tmp_path):
     server.chmod(0o755)
     done = subprocess.run([REPORT, "--tern", TERN, "--llama-server", server, "--quick", "--threads", "1",
                            "--model", ROOT / "engine/demo/tern-demo-q8_0.gguf", "--swap-flags",
-                           "--device-memory 64M", "--out", tmp_path / "figures.md"],
+                           "--device-memory 64M --host-memory 16M", "--out", tmp_path / "figures.md"],
                           capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "figures.md").read_text()
