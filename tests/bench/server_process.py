@@ -27,10 +27,16 @@ class ServerProcess:
         """Returns when it is healthy."""
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            self.wait_healthy()
+        except BaseException:  # also of an interruption: nobody else would stop it
+            self.stop()
+            raise
+
+    def wait_healthy(self):
         until = time.monotonic() + self.start_s
         while not self.is_healthy():
             if self.process.poll() is not None or time.monotonic() > until:
-                self.stop()
                 raise RuntimeError(f"{pathlib.Path(self.argv[0]).name} did not start:\n{self.tail()}")
             time.sleep(0.02)
 
