@@ -17,6 +17,7 @@ struct benchmark {
 
 static const struct benchmark benchmarks[] = {
     {"engine", bench_engine, "prefill, decode and every op beside what the machine can do"},
+    {"resume", bench_resume, "the first token of a next turn, by where its state lies"},
 };
 
 static void print_usage(FILE *out) {

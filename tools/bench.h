@@ -6,5 +6,6 @@
 #define TERN_TOOLS_BENCH_H
 
 int bench_engine(int argc, char **argv);
+int bench_resume(int argc, char **argv);
 
 #endif
