@@ -51,6 +51,12 @@ static void test_bench_text_has_about_the_tokens_asked(void **state) {
         assert_in_range(found, tokens - tokens / 20, tokens + tokens / 20);
         free(text);
     }
+    char *hundred;
+    long long count;
+    assert_int_equal(bench_text_words(100, 3, &hundred), ERR_OK);
+    assert_int_equal(bench_text_count(tokenizer, hundred, &count), ERR_OK);
+    assert_in_range(count, 100, 105); /* a word is a token */
+    free(hundred);
     tokenizer_destroy(tokenizer);
     gguf_close(file);
 }

@@ -129,13 +129,10 @@ static enum err take_event(void *context, const struct sse_event *event) {
     return err;
 }
 
-enum err answer_stream_read(struct answer_stream *answer, struct http_client *client) {
+static enum err read_stream(struct answer_stream *answer, struct http_client *client) {
     CLEANUP(sse_done) struct sse sse;
     char step[STEP_BYTES];
     size_t len;
-    if (http_client_status(client) != STATUS_OK) {
-        return read_error(answer, client);
-    }
     sse_init(&sse);
     while (!answer->is_done) {
         TRY(http_client_read(client, step, sizeof step, &len));
@@ -145,4 +142,9 @@ enum err answer_stream_read(struct answer_stream *answer, struct http_client *cl
         TRY(sse_push(&sse, step, len, take_event, answer));
     }
     return ERR_OK;
+}
+
+enum err answer_stream_read(struct answer_stream *answer, struct http_client *client) {
+    return http_client_status(client) == STATUS_OK ? read_stream(answer, client)
+                                                   : read_error(answer, client);
 }

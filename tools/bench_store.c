@@ -58,15 +58,26 @@ enum err bench_store_remove(const char *path) {
     return walk(path, remove_one, NULL);
 }
 
+static enum err walk_part(const char *path, const char *part,
+                          enum err (*visit)(void *context, const FTSENT *entry), void *context) {
+    char folder[BENCH_STORE_PATH_BYTES];
+    int len = snprintf(folder, sizeof folder, "%s/%s", path, part);
+    if (len < 0 || (size_t)len >= sizeof folder) {
+        return err_fail(ERR_INVALID, "path %.64s... is too long", path);
+    }
+    return walk(folder, visit, context);
+}
+
 static enum err add_bytes(void *context, const FTSENT *entry) {
     *(uint64_t *)context += 512 * (uint64_t)entry->fts_statp->st_blocks;
     return ERR_OK;
 }
 
-enum err bench_store_bytes(const char *path, uint64_t *out) {
-    uint64_t bytes = 0;
-    TRY(walk(path, add_bytes, &bytes));
-    *out = bytes;
+enum err bench_store_measure(const char *path, struct bench_store_size *out) {
+    struct bench_store_size size = {0};
+    TRY(walk_part(path, "ledger", add_bytes, &size.ledger_bytes));
+    TRY(walk_part(path, "state", add_bytes, &size.state_bytes));
+    *out = size;
     return ERR_OK;
 }
 
@@ -80,16 +91,6 @@ static enum err open_file(const char *path, int *out) {
     }
     *out = fd;
     return ERR_OK;
-}
-
-static enum err walk_state(const char *path, enum err (*visit)(void *context, const FTSENT *entry),
-                           void *context) {
-    char state[BENCH_STORE_PATH_BYTES];
-    int len = snprintf(state, sizeof state, "%s/state", path);
-    if (len < 0 || (size_t)len >= sizeof state) {
-        return err_fail(ERR_INVALID, "path %.64s... is too long", path);
-    }
-    return walk(state, visit, context);
 }
 
 static enum err read_one(void *context, const FTSENT *entry) {
@@ -116,7 +117,7 @@ static enum err read_one(void *context, const FTSENT *entry) {
 enum err bench_store_read(const char *path, struct bench_store_reading *out) {
     struct bench_store_reading reading = {0};
     uint64_t started_ns = now_monotonic_ns();
-    TRY(walk_state(path, read_one, &reading));
+    TRY(walk_part(path, "state", read_one, &reading));
     reading.seconds = (double)(now_monotonic_ns() - started_ns) * 1e-9;
     *out = reading;
     return ERR_OK;
@@ -170,7 +171,7 @@ static enum err drop_one(void *context, const FTSENT *entry) {
 
 enum err bench_store_drop(const char *path, double *resident_out) {
     struct residence sum = {0};
-    TRY(walk_state(path, drop_one, &sum));
+    TRY(walk_part(path, "state", drop_one, &sum));
     *resident_out = sum.pages > 0 ? (double)sum.resident / (double)sum.pages : 0;
     return ERR_OK;
 }

@@ -15,8 +15,12 @@ MUST_USE enum err bench_store_make(char path[BENCH_STORE_PATH_BYTES]);
 /* With everything in it. */
 MUST_USE enum err bench_store_remove(const char *path);
 
-/* What its files take on the disk. */
-MUST_USE enum err bench_store_bytes(const char *path, uint64_t *out);
+/* What its files take on the disk: the ledger's, with what it has reserved, and the state's. */
+struct bench_store_size {
+    uint64_t ledger_bytes;
+    uint64_t state_bytes;
+};
+MUST_USE enum err bench_store_measure(const char *path, struct bench_store_size *out);
 
 /* Reads every file under PATH/state from its begin to its end: they are in the page cache then. */
 struct bench_store_reading {

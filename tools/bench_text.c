@@ -8,11 +8,12 @@
 
 enum { WORD_BYTES_MAX = 16, FITTINGS = 4 };
 
+/* A token each, with the blank before it, of the demo model's vocabulary and of larger ones. */
 static const char *const words[] = {
-    "time",  "person", "year", "way",   "day",   "thing", "man",    "world", "life",  "hand",
-    "part",  "child",  "eye",  "woman", "place", "work",  "week",   "case",  "point", "company",
-    "house", "water",  "room", "night", "money", "story", "fact",   "month", "lot",   "right",
-    "study", "book",   "word", "side",  "kind",  "head",  "friend", "hour",  "game",  "line",
+    "time",  "day",  "work",    "water",   "month",  "lot",    "friend", "name",  "good", "other",
+    "small", "city", "red",     "blue",    "green",  "tea",    "coffee", "bread", "milk", "cat",
+    "dog",   "car",  "morning", "evening", "garden", "number", "color",  "live",  "play", "like",
+    "love",  "cook", "sister",  "guitar",  "piano",  "violin", "cello",  "chess",
 };
 
 enum err bench_text_words(long long count, uint64_t seed, char **out) {

@@ -40,6 +40,9 @@ static enum err request_body(const struct bench_turn *turn, char **out) {
     if (turn->is_durable) {
         failed |= set(body, "conversation_durability", json_string("state"));
     }
+    if (turn->must_be_new) {
+        failed |= set(body, "conversation_expected_turn", json_integer(0));
+    }
     if (turn->must_be_there) {
         failed |= set(body, "conversation_require_cache", json_true());
     }

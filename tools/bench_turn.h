@@ -15,6 +15,7 @@ struct bench_turn {
     long long max_tokens;
     int ignores_end;   /* the answer has max_tokens tokens, end tokens or not */
     int is_durable;    /* the end of the answer waits until the state is on disk */
+    int must_be_new;   /* a conversation that is there already is an error, and left alone */
     int must_be_there; /* neither create the conversation nor rebuild its state */
     /* Leaves at the first text, as a client that goes away: the conversation stays as it was, and
      * nothing but first_seconds is known. */
