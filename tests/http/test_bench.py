@@ -169,21 +169,23 @@ def test_lookup_refuses_a_store_without_ledger_conversations_or_state(scratch, t
     assert "conversation_state_missing" in errors
 
 
-def test_swap_counts_where_state_came_from(scratch):
-    report = measured(scratch, "swap", "--conversations", 6, "--turns", 3, "--in-flight", 2,
+@pytest.mark.parametrize("host_memory", ["12M", "256M"])
+def test_swap_counts_where_state_came_from(scratch, host_memory):
+    report = measured(scratch, "swap", "--conversations", 16, "--turns", 3, "--in-flight", 2,
                       "--history-words", 200, "--new-words", 10, "--context", 1024,
-                      "--device-memory", "48M", "--host-memory", "4M")
+                      "--device-memory", "48M", "--host-memory", host_memory)
     first, *later = report["turns"]
-    assert first["tiers"] == {"device": 0, "host": 0, "disk": 0, "none": 6}
-    assert first["tokens_run"] >= 6 * 200
+    assert first["tiers"] == {"device": 0, "host": 0, "disk": 0, "none": 16}
+    assert first["tokens_run"] >= 16 * 200
     assert [turn["turn"] for turn in later] == [2, 3]
     for turn in later:
-        assert sum(turn["tiers"].values()) == 6 and turn["tiers"]["none"] == turn["rebuilt"] == 0
-        assert turn["reason"] is None
-        assert 6 * 10 <= turn["tokens_run"] < 6 * 80
+        assert sum(turn["tiers"].values()) == 16
+        assert (turn["tiers"]["none"] > 0) == (turn["rebuilt"] > 0) == (turn["reason"] is not None)
+        assert turn["tokens_run"] >= 16 * 10
         assert 0 < turn["first_token_ms"] <= turn["first_token_ms_p95"] <= turn["whole_ms_p95"]
-    assert sum(turn["tiers"]["disk"] for turn in later) > 0
-    assert all((turn["bytes_read"] > 0) == (turn["tiers"]["disk"] > 0) for turn in later)
+        # Room for all in host memory, or for a few.
+        assert (turn["tiers"]["disk"] > 0) == (turn["bytes_read"] > 0) == (host_memory == "12M")
+        assert turn["tiers"]["host"] > 0 or host_memory == "12M"
 
 
 def test_a_server_that_does_not_start_is_quoted(scratch, tmp_path):
