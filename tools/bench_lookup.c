@@ -60,6 +60,7 @@ struct names {
 struct lookup {
     const struct lookup_options *options;
     int cancel_fd;
+    int32_t answer_token;
     struct names names; /* in the order in which they are asked for */
     double first_ms[SAMPLES_MAX];
     size_t first_count;
@@ -178,6 +179,8 @@ static enum err take_sample(struct lookup *lookup, const struct bench_server *se
         .message = "time",
         .max_tokens = ANSWER_TOKENS,
         .ignores_end = 1,
+        .has_answer_token = 1,
+        .answer_token = lookup->answer_token,
         .must_be_there = 1,
         .stops_at_first = 1,
     };
@@ -298,6 +301,7 @@ static enum err run_on(struct lookup *lookup, const char *empty_store) {
                                          .store = options->store,
                                          .cancel_fd = lookup->cancel_fd,
                                          .flags = {"--threads", threads, "--disk", disk}};
+    TRY(bench_turn_answer_token(options->model, &lookup->answer_token));
     TRY(bench_server_create(&config, &full));
     config.store = empty_store;
     enum err code = bench_server_create(&config, &empty);

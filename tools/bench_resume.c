@@ -96,7 +96,8 @@ struct resume {
     struct bench_server *server;
     long long context;
     long long new_tokens; /* of the new words */
-    int threads;          /* of the server */
+    int32_t answer_token;
+    int threads; /* of the server */
     struct row rows[ROWS];
     /* A value a round. */
     double decode_single[ROUNDS_MAX]; /* coded bytes a second, one thread */
@@ -116,6 +117,8 @@ static enum err hold(struct resume *resume, const char *conversation, const char
         .message = message,
         .max_tokens = ANSWER_TOKENS,
         .ignores_end = 1,
+        .has_answer_token = 1,
+        .answer_token = resume->answer_token,
         .is_durable = conversation != NULL,
     };
     return bench_turn_run(resume->server, &turn, out);
@@ -442,6 +445,7 @@ static enum err run_on(struct resume *resume) {
     char *message CLEANUP(object_free) = NULL;
     TRY(bench_text_words(options->new_words, 1, &message));
     TRY(bench_text_count(resume->tokenizer, message, &resume->new_tokens));
+    TRY(bench_turn_answer_token(options->model, &resume->answer_token));
     long long turn_tokens = TEMPLATE_TOKENS + ANSWER_TOKENS + 8;
     resume->context = options->history + options->history / 20 + ROWS * turn_tokens +
                       4 * (resume->new_tokens + resume->new_tokens / 4);

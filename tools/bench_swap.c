@@ -43,6 +43,7 @@ struct swap_options {
 struct swap {
     const struct swap_options *options;
     int cancel_fd;
+    int32_t answer_token;
     struct bench_server *server;
     int turn;                          /* that all conversations hold now, from 0 */
     struct bench_turn_result *results; /* turn by turn, a conversation each */
@@ -67,6 +68,8 @@ static enum err hold_one(void *context, long long job) {
         .message = message,
         .max_tokens = options->max_tokens,
         .ignores_end = 1,
+        .has_answer_token = 1,
+        .answer_token = swap->answer_token,
     };
     enum err code = bench_turn_run(swap->server, &turn, result);
     if (code == ERR_OK && result->turn != swap->turn + 1) {
@@ -196,6 +199,7 @@ static enum err run_on(struct swap *swap, const char *store) {
     snprintf(device, sizeof device, "%lld", options->device_bytes);
     snprintf(host, sizeof host, "%lld", options->host_bytes);
     snprintf(running, sizeof running, "%lld", options->in_flight);
+    TRY(bench_turn_answer_token(options->model, &swap->answer_token));
     TRY(bench_server_create(
         &(struct bench_server_config){.model = options->model,
                                       .store = store,

@@ -2,10 +2,13 @@
 
 #include "base/now.h"
 #include "tools/answer_stream.h"
+#include "tools/vocabulary.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { LOGIT_BIAS_MAX = 100 };
 
 static const char *const tier_names[BENCH_TURN_TIERS] = {
     [BENCH_TURN_NONE] = "none",
@@ -16,6 +19,21 @@ static const char *const tier_names[BENCH_TURN_TIERS] = {
 
 const char *bench_turn_tier_name(enum bench_turn_tier tier) {
     return tier_names[tier];
+}
+
+enum err bench_turn_answer_token(const char *model, int32_t *out) {
+    CLEANUP(token_list_done) struct token_list list = {0};
+    struct tokenizer_encode_params params = {.text = " time", .len = 5};
+    struct tokenizer *tokenizer;
+    TRY(vocabulary_load(model, &tokenizer));
+    enum err code = tokenizer_encode(tokenizer, &params, &list);
+    tokenizer_destroy(tokenizer);
+    TRY(code);
+    if (list.count == 0) {
+        return err_fail(ERR_FORMAT, "a word has no tokens");
+    }
+    *out = list.ids[0];
+    return ERR_OK;
 }
 
 /* --- the request ----------------------------------------------------------------------------- */
@@ -36,6 +54,11 @@ static enum err request_body(const struct bench_turn *turn, char **out) {
     }
     if (turn->salt != NULL) {
         failed |= set(body, "cache_salt", json_string(turn->salt));
+    }
+    if (turn->has_answer_token) {
+        char id[16];
+        snprintf(id, sizeof id, "%d", turn->answer_token);
+        failed |= set(body, "logit_bias", json_pack("{s: i}", id, LOGIT_BIAS_MAX));
     }
     if (turn->is_durable) {
         failed |= set(body, "conversation_durability", json_string("state"));

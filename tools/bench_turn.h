@@ -13,7 +13,12 @@ struct bench_turn {
     const char *salt;         /* NULL: none */
     const char *message;
     long long max_tokens;
-    int ignores_end;   /* the answer has max_tokens tokens, end tokens or not */
+    int ignores_end; /* the answer has max_tokens tokens, end tokens or not */
+    /* The answer is this token again and again, one that is a text by itself: else the first text
+     * may be that of a later token, where the first ones are parts of a character or have no text.
+     */
+    int has_answer_token;
+    int32_t answer_token;
     int is_durable;    /* the end of the answer waits until the state is on disk */
     int must_be_new;   /* a conversation that is there already is an error, and left alone */
     int must_be_there; /* neither create the conversation nor rebuild its state */
@@ -21,6 +26,9 @@ struct bench_turn {
      * nothing but first_seconds is known. */
     int stops_at_first;
 };
+
+/* A token for answers, a word of the model's vocabulary; MODEL as for model_file_open. */
+MUST_USE enum err bench_turn_answer_token(const char *model, int32_t *out);
 
 enum bench_turn_tier {
     BENCH_TURN_NONE,
