@@ -13,6 +13,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TERN = os.environ.get("TERN", str(ROOT / "build" / "release" / "tern"))
 WAIT_S = 60
+DISK = ["--disk", "1G"]  # a larger one reserves more for the ledger
 
 
 @pytest.fixture(name="scratch")
@@ -140,15 +141,16 @@ def test_a_benchmark_that_is_ended_takes_its_server_along(scratch, number):
 
 def test_a_filled_store_is_looked_up_without_changing_it(scratch, tmp_path):
     store = tmp_path / "store"
-    report = measured(scratch, "fill", "--store", store, "--conversations", 8, "--in-flight", 4)
+    report = measured(scratch, "fill", "--store", store, "--conversations", 8, "--in-flight", 4, *DISK)
     assert (report["conversations"], report["conversations_stored"]) == (8, 8)
     assert report["state_bytes"] > 8 * 400_000
-    report = measured(scratch, "fill", "--store", store, "--conversations", 4, "--first", 8)
+    report = measured(scratch, "fill", "--store", store, "--conversations", 4, "--first", 8, *DISK)
     assert report["conversations_stored"] == 12
     assert "fill-00000 (see --first): 409 conversation_turn_conflict" in refused(
-        scratch, "fill", "--store", store, "--conversations", 1)
+        scratch, "fill", "--store", store, "--conversations", 1, *DISK)
     for extra in ([], ["--drop-cache"]):
-        report = measured(scratch, "lookup", "--store", store, "--samples", 20, "--per-start", 8, *extra)
+        report = measured(scratch, "lookup", "--store", store, "--samples", 20, "--per-start", 8, *DISK,
+                          *extra)
         assert (report["conversations"], report["samples"], report["starts"]) == (12, 20, 3)
         assert report["is_cache_dropped"] == bool(extra)
         assert 0 < report["first_token_ms"] <= report["first_token_ms_p95"] <= report["first_token_ms_max"]
@@ -163,9 +165,9 @@ def test_a_filled_store_is_looked_up_without_changing_it(scratch, tmp_path):
 def test_lookup_refuses_a_store_without_ledger_conversations_or_state(scratch, tmp_path):
     store = tmp_path / "store"
     assert "is no store" in refused(scratch, "lookup", "--store", store)
-    measured(scratch, "fill", "--store", store, "--conversations", 2)
+    measured(scratch, "fill", "--store", store, "--conversations", 2, *DISK)
     shutil.rmtree(store / "state")
-    errors = refused(scratch, "lookup", "--store", store)
+    errors = refused(scratch, "lookup", "--store", store, *DISK)
     assert "conversation_state_missing" in errors
 
 
