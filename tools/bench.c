@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { NAME_BYTES = 64 };
+
 struct benchmark {
     const char *name;
     int (*run)(int argc, char **argv);
@@ -17,6 +19,10 @@ struct benchmark {
 
 static const struct benchmark benchmarks[] = {
     {"engine", bench_engine, "prefill, decode and every op beside what the machine can do"},
+    {"resume", bench_resume, "the first token of a next turn, by where its state lies"},
+    {"swap", bench_swap, "many conversations over memory for few"},
+    {"fill", bench_fill, "makes a store of many conversations"},
+    {"lookup", bench_lookup, "start and first token on a store of many conversations"},
 };
 
 static void print_usage(FILE *out) {
@@ -38,6 +44,9 @@ int subcommand_bench(int argc, char **argv) {
     }
     for (size_t i = 0; i < ARRAY_LEN(benchmarks); i++) {
         if (strcmp(argv[1], benchmarks[i].name) == 0) {
+            char called[NAME_BYTES]; /* for messages and the usage text */
+            snprintf(called, sizeof called, "bench %s", argv[1]);
+            argv[1] = called;
             return benchmarks[i].run(argc - 1, argv + 1);
         }
     }
