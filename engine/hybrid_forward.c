@@ -148,6 +148,7 @@ static enum err create_device_parts(struct hybrid_forward *forward) {
         return err_context(code, "activations of %d rows", config->rows_max);
     }
     place_activations(&forward->activations, forward->buffer);
+    device_buffer_warm(forward->buffer, 0, forward->activations.bytes); /* every step uses it */
     void *logits = NULL;
     TRY(device_host_alloc(device,
                           (size_t)config->outputs_max * (size_t)config->model->shape.vocabulary *

@@ -17,6 +17,7 @@ struct backend_ops {
 
     enum err (*buffer_create)(struct device *device, size_t bytes, struct device_buffer **out);
     void (*buffer_destroy)(struct device_buffer *buffer);
+    void (*buffer_warm)(struct device_buffer *buffer, size_t offset_bytes, size_t bytes);
     enum err (*host_alloc)(struct device *device, size_t bytes, void **out);
     void (*host_free)(struct device *device, void *memory);
 

@@ -52,6 +52,11 @@ void device_buffer_destroy(struct device_buffer *buffer) {
     }
 }
 
+void device_buffer_warm(struct device_buffer *buffer, size_t offset_bytes, size_t bytes) {
+    assert(offset_bytes <= buffer->bytes && bytes <= buffer->bytes - offset_bytes);
+    buffer->device->ops->buffer_warm(buffer, offset_bytes, bytes);
+}
+
 size_t device_buffer_bytes(const struct device_buffer *buffer) {
     return buffer->bytes;
 }

@@ -80,6 +80,14 @@ void device_buffer_destroy(struct device_buffer *buffer); /* nothing enqueued ma
 size_t device_buffer_bytes(const struct device_buffer *buffer);
 
 /*
+ * Has the system find the memory of BYTES at OFFSET_BYTES now, where it would else do so when they
+ * are first used: on the host backend that is what costs most of a new server's first turn. What
+ * they hold stays. A hint: nothing happens where it is not known. Blocks; any thread, also while
+ * the buffer is in use.
+ */
+void device_buffer_warm(struct device_buffer *buffer, size_t offset_bytes, size_t bytes);
+
+/*
  * Host memory that copies reach fastest (pinned, on CUDA): staging for spill and
  * promotion. Plain memory to the caller. Not counted in memory_used_bytes.
  */

@@ -1,6 +1,8 @@
 #include "server/stack.h"
 
+#include "base/log.h"
 #include "engine/model_digest.h"
+#include "server/warm_up.h"
 #include "store/state_open.h"
 
 #include <errno.h>
@@ -15,6 +17,7 @@ enum {
     PATH_BYTES = 4096,
     STEP_ROWS = 128,
     STEP_MS = 100,
+    WARM_TOKENS = 16384, /* for a first turn whose memory need not be found while it waits */
     PROMOTE_THREADS_MAX = 8,
     SLOTS_A_REQUEST = 3,      /* running, prompt end, turn end */
     HEAD_SLOTS_MIN = 2,       /* of the head that the next request attaches */
@@ -336,7 +339,12 @@ static enum err open_all(struct stack *stack) {
     TRY(open_store(stack));
     gguf_close(stack->file); /* the map is released: weights are in memory once */
     stack->file = NULL;
-    return open_engine(stack);
+    TRY(open_engine(stack));
+    if (warm_up_start(stack->store, WARM_TOKENS, &stack->warm_up) != ERR_OK) {
+        log_warn("the first turns will be slower: %s", err_message());
+        err_clear();
+    }
+    return ERR_OK;
 }
 
 enum err stack_open(const struct stack_config *config, struct stack **out) {
@@ -359,6 +367,7 @@ void stack_close(struct stack *stack, uint32_t drain_ms) {
         return;
     }
     int is_clean = stack->turns != NULL;
+    warm_up_stop(stack->warm_up);
     if (stack->turns != NULL) {
         turn_service_cancel_all(stack->turns);
     }

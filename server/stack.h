@@ -58,6 +58,7 @@ struct stack {
     struct chat_template *chat_template;
     struct pool *pool;
     struct store *store;
+    struct warm_up *warm_up;
     struct engine *engine;
     struct front *front;
     struct turn_service *turns;

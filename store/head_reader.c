@@ -55,6 +55,10 @@ void head_reader_destroy(struct head_reader *reader) {
     }
 }
 
+void head_reader_warm(struct head_reader *reader) {
+    memset(reader->stored, 0, reader->stored_max);
+}
+
 size_t head_reader_memory_bytes(const struct head_reader *reader) {
     return sizeof *reader + reader->stored_max + codec_memory_bytes(reader->codec);
 }

@@ -17,6 +17,9 @@ struct head_reader;
 MUST_USE enum err head_reader_create(struct state_env *env, size_t raw_bytes_max,
                                      struct head_reader **out);
 void head_reader_destroy(struct head_reader *reader);
+/* Touches all memory that reads will use, so that the first one need not wait for the system. */
+void head_reader_warm(struct head_reader *reader);
+
 size_t head_reader_memory_bytes(const struct head_reader *reader);
 
 /* Coded bytes that this reader has read since it was created. */

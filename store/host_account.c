@@ -115,6 +115,28 @@ void host_account_give(struct host_account *account, void *memory, size_t bytes)
     account->spare_bytes += bytes;
 }
 
+void *host_account_warm(size_t bytes) {
+    void *memory = allocate(bytes);
+    if (memory != NULL) {
+        memset(memory, 0, bytes);
+    }
+    return memory;
+}
+
+void host_account_add(struct host_account *account, void *memory, size_t bytes) {
+    size_t held = account->used_bytes + account->spare_bytes;
+    struct host_spares *spares = find_spares(account, bytes);
+    if (memory == NULL) {
+        return;
+    }
+    if (spares == NULL || held > account->max_bytes || bytes > account->max_bytes - held) {
+        free(memory);
+        return;
+    }
+    push(spares, memory);
+    account->spare_bytes += bytes;
+}
+
 void host_account_done(struct host_account *account) {
     assert(account->used_bytes == 0);
     for (int i = 0; i < HOST_ACCOUNT_SIZES; i++) {

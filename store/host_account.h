@@ -37,6 +37,14 @@ MUST_USE enum err host_account_take(struct host_account *account, size_t bytes, 
 /* BYTES as they were taken. NULL is allowed and gives nothing back. */
 void host_account_give(struct host_account *account, void *memory, size_t bytes);
 
+/* Fresh memory that the account does not know of yet, all of it written once. NULL: there is none.
+ * Needs no lock. */
+void *host_account_warm(size_t bytes);
+
+/* Keeps MEMORY of host_account_warm for who takes BYTES; frees it where the cap leaves no room, or
+ * nobody takes that size. */
+void host_account_add(struct host_account *account, void *memory, size_t bytes);
+
 /* Frees what is kept. Everything was given back. */
 void host_account_done(struct host_account *account);
 

@@ -208,6 +208,16 @@ void promoter_destroy(struct promoter *promoter) {
     free(promoter);
 }
 
+void promoter_warm(struct promoter *promoter) {
+    struct head_reader *reader = NULL;
+    if (take_reader(promoter, &reader) != ERR_OK) {
+        err_clear(); /* the read that needs one will say so */
+        return;
+    }
+    head_reader_warm(reader);
+    give_reader(promoter, reader);
+}
+
 /* --- a read ----------------------------------------------------------------------------- */
 
 enum err promoter_read(struct promoter *promoter, const struct head_plan *plan,

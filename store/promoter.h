@@ -21,6 +21,9 @@ MUST_USE enum err promoter_create(struct tier_disk *disk, int threads, struct pr
 /* No read may be under way. Accepts NULL. */
 void promoter_destroy(struct promoter *promoter);
 
+/* Has a reader ready, its memory touched. */
+void promoter_warm(struct promoter *promoter);
+
 /*
  * tier_disk_read of all that is wanted, in no order; SINK's functions are called from several
  * threads at once. When an object fails what has begun is finished first: nothing is written to

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -134,6 +135,43 @@ static void test_device_buffer_is_zeroed_and_aligned(void **state) {
     }
     device_buffer_destroy(NULL);
     device_host_free(bench.device, NULL);
+    teardown(&bench);
+}
+
+/* How many of the pages are there; the buffer's memory is a mapping of its own. */
+static size_t pages_present(struct device_buffer *buffer, size_t pages) {
+    unsigned char present[1024];
+    size_t count = 0;
+    assert_true(pages <= sizeof present);
+    assert_int_equal(mincore(host_memory_at(device_ptr_at(buffer, 0)), pages * 4096, present), 0);
+    for (size_t i = 0; i < pages; i++) {
+        count += present[i] & 1u;
+    }
+    return count;
+}
+
+static void test_device_buffer_warms_what_is_asked_for(void **state) {
+    enum { PAGES = 300 }; /* below the size that huge pages are asked for */
+    struct bench bench = setup();
+    struct device_buffer *buffer;
+    uint8_t byte = 7;
+    (void)state;
+    assert_int_equal(device_buffer_create(bench.device, PAGES * 4096, &buffer), ERR_OK);
+    assert_int_equal(device_copy_in(bench.copy, device_ptr_at(buffer, 100 * 4096), &byte, 1),
+                     ERR_OK);
+    assert_int_equal(device_stream_wait_idle(bench.copy), ERR_OK);
+    assert_int_equal(pages_present(buffer, PAGES), 1);
+    device_buffer_warm(buffer, 50 * 4096, 100 * 4096);
+    assert_int_equal(pages_present(buffer, PAGES), 100);
+    device_buffer_warm(buffer, 0, 0);
+    device_buffer_warm(buffer, 0, PAGES * 4096);
+    assert_int_equal(pages_present(buffer, PAGES), PAGES);
+    byte = 0;
+    assert_int_equal(device_copy_out(bench.copy, &byte, device_ptr_at(buffer, 100 * 4096), 1),
+                     ERR_OK);
+    assert_int_equal(device_stream_wait_idle(bench.copy), ERR_OK);
+    assert_int_equal(byte, 7);
+    device_buffer_destroy(buffer);
     teardown(&bench);
 }
 
@@ -613,6 +651,7 @@ int main(void) {
         cmocka_unit_test(test_device_open_names_what_runs),
         cmocka_unit_test(test_device_open_refuses_unknown_names),
         cmocka_unit_test(test_device_buffer_is_zeroed_and_aligned),
+        cmocka_unit_test(test_device_buffer_warms_what_is_asked_for),
         cmocka_unit_test(test_device_cap_names_what_was_asked_and_left),
         cmocka_unit_test(test_device_cap_counts_weights),
         cmocka_unit_test(test_device_cap_counts_scratch),

@@ -89,12 +89,33 @@ static void test_host_account_knows_sizes_of_nothing(void **state) {
     host_account_done(&account);
 }
 
+static void test_host_account_takes_warm_memory_as_spare(void **state) {
+    struct host_account account;
+    (void)state;
+    host_account_init(&account, CAP, BLOCK, SLOT);
+    void *warm = host_account_warm(SLOT);
+    host_account_add(&account, warm, SLOT);
+    assert_int_equal(account.used_bytes, 0);
+    assert_int_equal(account.spare_bytes, SLOT);
+    assert_ptr_equal(take(&account, SLOT), warm);
+    for (int i = 0; i < 5; i++) { /* a cap of three of them and some */
+        host_account_add(&account, host_account_warm(SLOT), SLOT);
+        assert_true(account.used_bytes + account.spare_bytes <= CAP);
+    }
+    host_account_add(&account, host_account_warm(1000), 1000); /* no size of ours */
+    host_account_add(&account, NULL, SLOT);
+    assert_int_equal(account.spare_bytes, 2 * SLOT);
+    host_account_give(&account, warm, SLOT);
+    host_account_done(&account);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_host_account_gives_the_same_memory_again),
         cmocka_unit_test(test_host_account_holds_no_more_than_its_cap),
         cmocka_unit_test(test_host_account_keeps_no_other_size),
         cmocka_unit_test(test_host_account_knows_sizes_of_nothing),
+        cmocka_unit_test(test_host_account_takes_warm_memory_as_spare),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

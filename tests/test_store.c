@@ -577,6 +577,36 @@ static void test_store_continues_beside_its_parent(void **state) {
     expect_found(fixture, 1, first, TIER_DISK);
 }
 
+struct warming {
+    struct store *store;
+    _Atomic int is_stopping;
+};
+
+static void *warm(void *context) {
+    struct warming *warming = context;
+    store_warm(warming->store, 100, &warming->is_stopping);
+    return NULL;
+}
+
+/* A new server takes its first turns while it finds memory for them. */
+static void test_store_warms_up_beside_work(void **state) {
+    struct fixture *fixture = *state;
+    struct store_counters counters;
+    struct warming warming = {.store = fixture->store};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, warm, &warming), 0);
+    publish_head(fixture, 1, 1, 20);
+    push_to(fixture, TIER_HOST);
+    expect_found(fixture, 1, candidate_of(1, 1, 20), TIER_HOST);
+    pthread_join(thread, NULL);
+    store_get_counters(fixture->store, &counters);
+    assert_true(counters.host_bytes <= counters.host_max_bytes);
+    push_to(fixture, TIER_DISK);
+    warming.is_stopping = 1;
+    warm(&warming);
+    expect_found(fixture, 1, candidate_of(1, 1, 20), TIER_DISK);
+}
+
 #define STORE_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
@@ -591,6 +621,7 @@ int main(void) {
         STORE_TEST(test_store_republishing_changes_nothing),
         STORE_TEST(test_store_deletes_from_every_tier),
         STORE_TEST(test_store_continues_beside_its_parent),
+        STORE_TEST(test_store_warms_up_beside_work),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

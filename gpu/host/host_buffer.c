@@ -50,6 +50,11 @@ void host_buffer_destroy(struct device_buffer *base) {
     free(buffer);
 }
 
+void host_buffer_warm(struct device_buffer *base, size_t offset_bytes, size_t bytes) {
+    struct host_buffer *buffer = (struct host_buffer *)(void *)base;
+    host_pages_warm((uint8_t *)buffer->memory + offset_bytes, bytes);
+}
+
 enum err host_buffer_alloc_staging(struct device *device, size_t bytes, void **out) {
     (void)device;
     void *memory = bytes > SIZE_MAX / 4 ? NULL : aligned_alloc(ALIGN_BYTES, taken_bytes(bytes));

@@ -11,6 +11,7 @@
 MUST_USE enum err host_buffer_create(struct device *device, size_t bytes,
                                      struct device_buffer **out);
 void host_buffer_destroy(struct device_buffer *buffer);
+void host_buffer_warm(struct device_buffer *buffer, size_t offset_bytes, size_t bytes);
 
 /* Plain memory for copies, not counted and not poisoned. */
 MUST_USE enum err host_buffer_alloc_staging(struct device *device, size_t bytes, void **out);

@@ -257,6 +257,7 @@ const struct backend_ops backend_host = {
     .get_info = device_get_info_host,
     .buffer_create = host_buffer_create,
     .buffer_destroy = host_buffer_destroy,
+    .buffer_warm = host_buffer_warm,
     .host_alloc = host_buffer_alloc_staging,
     .host_free = host_buffer_free_staging,
     .weight_create = weight_create,

@@ -47,6 +47,20 @@ enum err host_pages_map(size_t bytes, void **out) {
     return ERR_OK;
 }
 
+void host_pages_warm(void *memory, size_t bytes) {
+#ifdef MADV_POPULATE_WRITE
+    const uintptr_t page_bytes = 4096;
+    uintptr_t begin = ((uintptr_t)memory + page_bytes - 1) / page_bytes * page_bytes;
+    uintptr_t end = ((uintptr_t)memory + bytes) / page_bytes * page_bytes;
+    if (end > begin) {
+        madvise((uint8_t *)memory + (begin - (uintptr_t)memory), end - begin, MADV_POPULATE_WRITE);
+    }
+#else
+    (void)memory;
+    (void)bytes;
+#endif
+}
+
 void host_pages_unmap(void *memory, size_t bytes) {
     if (memory != NULL) {
         munmap(memory, bytes);
