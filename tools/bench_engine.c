@@ -45,8 +45,9 @@ struct measurement {
     int size; /* tokens of the prompt, or streams */
     double tokens;
     double seconds;
-    double sample_seconds; /* part of it */
-    double longest_step;   /* seconds */
+    double sample_seconds;  /* part of it */
+    double enqueue_seconds; /* on the engine's thread, while the first ops of the step run */
+    double longest_step;    /* seconds */
     struct profile_report profile;
     struct profile_peaks peaks; /* their sum, until the case has ended: then their mean */
     int peaks_count;
@@ -149,9 +150,11 @@ static enum err decode_step(struct engine_bench *bench, struct sequence *sequenc
         items[i] = (struct hybrid_forward_item){
             .sequence = &sequences[i], .tokens = &tokens[i], .count = 1, .outputs = 1};
     }
-    TRY(hybrid_forward_enqueue(bench->engine.forward, items, result->size));
-    TRY(hybrid_forward_wait(bench->engine.forward));
     uint64_t started_ns = now_monotonic_ns();
+    TRY(hybrid_forward_enqueue(bench->engine.forward, items, result->size));
+    result->enqueue_seconds += seconds_since(started_ns);
+    TRY(hybrid_forward_wait(bench->engine.forward));
+    started_ns = now_monotonic_ns();
     for (int i = 0; i < result->size; i++) {
         TRY(sampler_sample(bench->sampler, hybrid_forward_logits(bench->engine.forward, i),
                            &tokens[i]));
@@ -168,6 +171,7 @@ static enum err run_decode(struct engine_bench *bench, struct sequence *sequence
         TRY(decode_step(bench, sequences, tokens, result));
     }
     result->sample_seconds = 0;
+    result->enqueue_seconds = 0;
     TRY(profile_start(bench->engine.device));
     for (int i = 0; i < steps; i++) {
         if (i * PARTS / steps != (i - 1) * PARTS / steps || i == 0) {
@@ -267,6 +271,10 @@ static void print_ops(const struct measurement *result) {
     double inside = totals_of(&result->profile).seconds;
     printf("  %-28s %10.2f %6.1f%%\n", "sampling", result->sample_seconds / units * 1e6,
            100 * result->sample_seconds / result->seconds);
+    if (result->is_decode) {
+        printf("  %-28s %10.2f\n", "(enqueuing, beside ops)",
+               result->enqueue_seconds / units * 1e6);
+    }
     double between = result->seconds - inside - result->sample_seconds;
     printf("  %-28s %10.2f %6.1f%%\n", "between ops", between / units * 1e6,
            100 * between / result->seconds);

@@ -83,6 +83,8 @@ class Measurement:
         raw["engine"] = run_json(self.engine_argv(options.lengths, options.streams))
         raw["peer"] = self.measure_servers("roomy", ["--device-memory", options.device_memory],
                                            ["turn", "restart", "streams", "commit"])
+        raw["unspilled"] = self.measure_servers(
+            "unspilled", ["--device-memory", options.device_memory, "--spill", "evict"], ["commit"])
         raw["swap"] = self.measure_servers("small", shlex.split(options.swap_flags), ["swap"])
         raw["own"] = self.measure_own()
         return raw
@@ -123,11 +125,15 @@ class Measurement:
         return found
 
     def measure_lookup(self, count):
-        """On the demo model: stores of many conversations are a matter of the store, not of the model."""
+        """
+        On the demo model: stores of many conversations are a matter of the store, not of the model. Nothing of
+        either lies in the page cache, which holds a small store and not a large one.
+        """
         store = self.folder / f"filled-{count}"
         flags = ["--store", store, "--threads", self.options.threads, "--json"]
         run_program([self.options.tern, "bench", "fill", "--conversations", count, *flags])
-        found = run_json([self.options.tern, "bench", "lookup", "--samples", self.options.samples, *flags])
+        found = run_json([self.options.tern, "bench", "lookup", "--samples", self.options.samples, "--drop-cache",
+                          *flags])
         shutil.rmtree(store)
         return found
 

@@ -200,7 +200,9 @@ def commit_section(raw):
     return "\n\n".join([
         "## The end of a turn",
         "From the last text to the final chunk, which is sent when the turn is committed.",
-        alone(server_rows(raw, "peer", "commit")), command("tests/peer/run --cases commit")])
+        alone(server_rows(raw, "peer", "commit")), command("tests/peer/run --cases commit"),
+        "The same with `tern serve --spill evict`, which writes no state while it serves:",
+        alone(server_rows(raw, "unspilled", "commit"))])
 
 
 def plain(value):

@@ -47,6 +47,7 @@ def cases(**rows):
 RAW = {
     "machine": {"cpu": "A | B", "architecture": "x86_64", "processors": 2, "memory_bytes": 2**34, "kernel": "6.1"},
     "threads": 2, "is_quick": False, "model": {"file": "small.gguf", "bytes": 1000000}, "tern_version": "tern 0",
+    "unspilled": cases(commit=[figures.row("last text to the final chunk, p99", "s", None, 0.003, "10 turns")]),
     "swap_flags": "--host-memory 1M", "device_memory": "4G", "compared_steps": 64,
     "rounds": [one_round(60, 40), one_round(90, 50), one_round(80, 20)], "engine": engine(80),
     "peer": cases(turn=[figures.row("next turn", "s", 1.0, 0.25)],

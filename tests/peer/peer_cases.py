@@ -303,6 +303,8 @@ def run_commit(bench):
     rows = [figures.row(f"last text to the final chunk, {name}", "s", None, pick(seconds), f"{len(replies)} turns")
             for name, pick in PICKS]
     rows += [figures.row(f"share of the turn's time, {name}", "share", None, pick(shares)) for name, pick in PICKS]
+    ledger = [reply.tern["commit_ms"] / 1e3 for reply in replies]
+    rows += [figures.row(f"last token to the ledger's answer, {name}", "s", None, pick(ledger)) for name, pick in PICKS]
     return {"rows": rows, "samples": [dict(reply.summary(), commit_s=reply.commit_s) for reply in replies]}
 
 
