@@ -60,7 +60,7 @@ def test_figures_of_all_cases_come_out(peer, tern, tmp_path):
             assert row["tern"] > 0 and row["name"] in done.stdout
             if name != "commit":
                 assert row["peer"] > 0 and row["ratio"] > 0
-    assert [len(case["rows"]) for case in cases.values()] == [1, 4, 4, 2, 4]
+    assert [len(case["rows"]) for case in cases.values()] == [1, 4, 4, 2, 6]
 
 
 def test_ratios_are_those_of_the_samples(peer, tern, tmp_path):
