@@ -27,7 +27,8 @@ struct engine_request {
 
     /* the params, copied */
     struct engine_events events;
-    struct store_head *attach; /* pinned; released when attached and run, or at the end */
+    struct store_head *attach; /* pinned until it is attached, then a parent of what is made */
+    int is_attach_unpinned;
     int prompt_end;
     int keeps_turn_end;
     int max_tokens;

@@ -63,7 +63,11 @@ static void give_aside(const struct residence_context *context, struct engine_re
 void residence_give(const struct residence_context *context, struct engine_request *request) {
     give_device_part(context, request);
     give_aside(context, request);
-    store_head_release(request->attach);
+    if (request->attach != NULL && request->is_attach_unpinned) {
+        store_head_forget(request->attach);
+    } else {
+        store_head_release(request->attach);
+    }
     request->attach = NULL;
 }
 
@@ -196,6 +200,14 @@ static enum err take_sequence(const struct residence_context *context,
     return ERR_OK;
 }
 
+/* The head has served: while the request runs its memory is of more use to others. */
+static void unpin(struct engine_request *request) {
+    if (request->attach != NULL && !request->is_attach_unpinned) {
+        store_head_unpin(request->attach);
+        request->is_attach_unpinned = 1;
+    }
+}
+
 static enum err take_all(const struct residence_context *context, struct engine_request *request) {
     TRY(take_slot(context, request->prompt_end > 0, &request->prompt_end_slot));
     TRY(take_slot(context, request->keeps_turn_end, &request->turn_end_slot));
@@ -203,33 +215,33 @@ static enum err take_all(const struct residence_context *context, struct engine_
     TRY(take_block(context, request->keeps_turn_end, &request->spare_blocks[1]));
     TRY(take_sequence(context, request));
     give_aside(context, request);
+    unpin(request); /* not before: what has been attached in vain is to be attached again */
     return ERR_OK;
 }
 
-/* Blocks and slots that take_all asks for at most. */
+/* Blocks and slots that take_all asks for; more if the head loses its device copy before. */
 static void needs_of(const struct residence_context *context, const struct engine_request *request,
                      int *blocks, int *slots) {
     int heads = (request->prompt_end > 0) + (request->keeps_turn_end != 0);
     *slots = uses_slots(context) ? 1 + heads : 0;
-    *blocks = uses_blocks(context)
-                  ? layout_blocks(pool_layout(context->pool), request->token_count) + heads
-                  : 0;
+    *blocks = 0;
+    if (uses_blocks(context)) {
+        int shared = request->attach != NULL ? store_head_device_blocks(request->attach) : 0;
+        *blocks = layout_blocks(pool_layout(context->pool), request->token_count) + heads - shared;
+    }
 }
 
 enum err residence_take(const struct residence_context *context, struct engine_request *request) {
-    enum err code = take_all(context, request);
-    if (code == ERR_FULL) {
-        int blocks = 0, slots = 0;
-        give_device_part(context, request);
-        needs_of(context, request, &blocks, &slots);
-        if (store_reclaim(context->store, blocks, slots)) {
-            code = take_all(context, request);
-        }
+    int blocks = 0, slots = 0;
+    needs_of(context, request, &blocks, &slots);
+    if (!store_reclaim(context->store, blocks, slots)) {
+        return ERR_FULL; /* before anything is copied, or read from disk again, in vain */
     }
+    enum err code = take_all(context, request);
     if (code != ERR_OK) {
         give_device_part(context, request); /* I1 */
     }
-    return code;
+    return code == ERR_BUSY ? ERR_FULL : code;
 }
 
 enum err residence_grow(const struct residence_context *context, struct engine_request *request) {

@@ -19,7 +19,8 @@ struct residence_context {
 
 /*
  * Admits the request: attaches its head, starts from nothing, or restores what was set aside.
- * ERR_FULL: nothing was taken, even after reclaiming device copies of idle heads.
+ * ERR_FULL: nothing was taken, even after reclaiming device copies of idle heads; or the head is
+ * being read from disk again. To be tried again soon.
  */
 MUST_USE enum err residence_take(const struct residence_context *context,
                                  struct engine_request *request);

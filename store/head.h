@@ -39,8 +39,11 @@ struct store_head {
     int is_deleted;
     int is_moving; /* in the mover's hands, or in its queue */
     int wants_disk;
+    int wants_memory; /* durable and pinned, and gone from memory: to be read again */
     int must_spill;
-    int is_immovable; /* host memory had no room for it */
+    int is_immovable; /* host memory had no room for it, and waiting did not help */
+    int is_lost;      /* it could not be read again */
+    int is_stripped;  /* superseded: what is left of it in memory are blocks for its children */
     uint64_t published_ms;
     void (*spilled)(void *context, enum err code);
     void *spilled_context;

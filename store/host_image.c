@@ -76,6 +76,15 @@ void host_image_hold(struct host_image *image) {
     image->references++;
 }
 
+void host_image_strip(struct host_account *account, const struct layout *layout,
+                      struct host_image *image) {
+    assert(image->references == 1);
+    host_account_give(account, image->tail, layout->block_bytes);
+    host_account_give(account, image->state, layout->slot_bytes);
+    image->tail = NULL;
+    image->state = NULL;
+}
+
 void host_image_release(struct host_account *account, const struct layout *layout,
                         struct host_image *image) {
     if (image == NULL || --image->references > 0) {

@@ -40,6 +40,10 @@ MUST_USE enum err host_image_create(struct host_account *account, const struct l
                                     struct host_image **out);
 void host_image_hold(struct host_image *image);
 
+/* Frees tail and state of an image that nobody else refers to and that only lends its blocks. */
+void host_image_strip(struct host_account *account, const struct layout *layout,
+                      struct host_image *image);
+
 /* Gives one reference back; the last one frees what no other image shares. NULL is allowed. */
 void host_image_release(struct host_account *account, const struct layout *layout,
                         struct host_image *image);

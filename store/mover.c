@@ -5,6 +5,10 @@
  * A head's way: mover_queue -> take_next -> copy_to_host (device_users keeps the device copy in
  * place meanwhile) -> submit (only if it wants disk) -> on_written, on a thread of the tier.
  *
+ * A durable head that somebody waits with, and memory has not, is read again instead
+ * (wants_memory). The mover waits for room in host memory and in the tier's queue: I2 of
+ * store_room.c says why that comes to an end.
+ *
  * I1: is_moving from mover_queue until the head's last step, so that nothing evicts under it.
  * I2: a head in `unwritten` wants disk and has not been told its fate yet.
  * I3: whoever sees a head deleted under submit_lock does not hand it to the disk tier, so a
@@ -13,6 +17,7 @@
 #include "store/mover.h"
 
 #include "base/now.h"
+#include "store/store_find.h"
 #include "store/store_room.h"
 
 #include <stdlib.h>
@@ -64,7 +69,7 @@ static void tell_spilled(struct store *store, struct store_head *head, enum err 
         head->spilled = NULL;
     }
     head->is_durable |= code == ERR_OK;
-    pthread_cond_broadcast(&store->changed);
+    store_state_note_progress(store);
     pthread_mutex_unlock(&store->lock);
     if (spilled != NULL) {
         spilled(head->spilled_context, code);
@@ -77,11 +82,10 @@ static void end_move(struct store *store, struct store_head *head) {
     pthread_mutex_lock(&store->lock);
     head->is_moving = 0;
     store->moving--;
-    if (head->is_linked && !head->is_on_device && head->host == NULL) {
-        store_state_unlink(store, head, &doomed);
-    }
+    store_state_unlink_if_gone(store, head, &doomed);
+    store_state_strip(store, head);
     store_state_drop(head, &doomed);
-    pthread_cond_broadcast(&store->changed);
+    store_state_note_progress(store);
     pthread_mutex_unlock(&store->lock);
     store_state_bury(store, doomed);
 }
@@ -126,47 +130,103 @@ static enum err run_copies(struct store *store, const struct store_head *head,
     return code != ERR_OK ? code : idle;
 }
 
-/* Begins: an image to fill, the device copy held in place. *image NULL: nothing is to be done. */
-static enum err begin_copy(struct store *store, struct store_head *head, struct host_image **image,
-                           int *first_block, struct store_head **doomed) {
-    *image = NULL;
+/* A copy that begins. */
+struct copy {
+    struct host_image *image; /* to be filled; NULL: nothing is to be done */
+    int first_block;          /* its blocks before this are there already */
+};
+
+/* An image to fill, the device copy held in place; the lock is held. */
+static enum err begin_copy(struct store *store, struct store_head *head, struct copy *copy,
+                           struct store_head **doomed) {
     if (head->host != NULL || !head->is_on_device) {
         return head->host != NULL ? ERR_OK : err_fail(ERR_NOT_FOUND, "the head was evicted");
     }
-    *first_block = shared_with_parent(store, head);
-    const struct host_image *from = *first_block > 0 ? head->parent->host : NULL;
-    enum err code = store_room_image(store, head->length, from, *first_block, image, doomed);
-    if (code != ERR_OK) {
-        head->is_immovable = 1;
-        return code;
-    }
+    copy->first_block = shared_with_parent(store, head);
+    struct store_room_request request = {
+        .length = head->length,
+        .shared_blocks = copy->first_block,
+        .from = copy->first_block > 0 ? head->parent->host : NULL,
+        .is_mover = 1,
+    };
+    TRY(store_room_image(store, &request, &copy->image, doomed));
     head->device_users++;
     return ERR_OK;
 }
 
+static enum err begin_reading(struct store *store, struct store_head *head, struct copy *copy,
+                              struct store_head **doomed) {
+    struct store_room_request request = {.length = head->length, .is_mover = 1};
+    return store_room_image(store, &request, &copy->image, doomed);
+}
+
+/* A turn end is worth waiting for; a prompt end, or what a newer head has replaced, is not. */
+static int is_worth_waiting(const struct store_head *head) {
+    return !head->is_deleted && ((head->is_linked && head->kind == STORE_KIND_TURN_END) ||
+                                 head->must_spill || head->pins > 0);
+}
+
+/* BEGIN, as often as waiting for room helps; the lock is not held. */
+static enum err begin_in_time(struct store *store, struct store_head *head,
+                              enum err (*begin)(struct store *, struct store_head *, struct copy *,
+                                                struct store_head **),
+                              struct copy *copy) {
+    struct store_room_wait wait = {0};
+    int can_fit = host_image_bytes(store->layout, head->length, 0) <= store->host.max_bytes;
+    enum err code = ERR_FULL;
+    int is_over = 0;
+    while (!is_over) {
+        struct store_head *doomed = NULL;
+        pthread_mutex_lock(&store->lock);
+        code = begin(store, head, copy, &doomed);
+        is_over = code != ERR_FULL;
+        if (!is_over && doomed == NULL) {
+            store->is_mover_short = 1;
+            is_over = !can_fit || !is_worth_waiting(head) || !store_room_wait(store, &wait);
+        }
+        if (is_over && store->is_mover_short) {
+            store->is_mover_short = 0;
+            pthread_cond_broadcast(&store->changed);
+        }
+        pthread_mutex_unlock(&store->lock);
+        store_state_bury(store, doomed);
+    }
+    return code;
+}
+
+enum err mover_take_room(struct store *store, struct store_head *head, struct host_image **out) {
+    struct copy copy = {.image = NULL};
+    TRY(begin_in_time(store, head, begin_reading, &copy));
+    *out = copy.image;
+    return ERR_OK;
+}
+
 static enum err copy_to_host(struct store *store, struct store_head *head) {
-    struct host_image *image = NULL;
+    struct copy copy = {.image = NULL};
     struct store_head *doomed = NULL;
-    int first_block = 0;
-    pthread_mutex_lock(&store->lock);
-    enum err code = begin_copy(store, head, &image, &first_block, &doomed);
-    pthread_mutex_unlock(&store->lock);
-    store_state_bury(store, doomed);
-    if (code != ERR_OK || image == NULL) {
+    enum err code = begin_in_time(store, head, begin_copy, &copy);
+    if (code == ERR_FULL) {
+        pthread_mutex_lock(&store->lock);
+        head->is_immovable = 1;
+        code = head->is_linked ? code : ERR_CANCELLED; /* a newer head has replaced it */
+        pthread_mutex_unlock(&store->lock);
+    }
+    if (code != ERR_OK || copy.image == NULL) {
         return code;
     }
-    code = run_copies(store, head, image, first_block);
-    doomed = NULL;
+    code = run_copies(store, head, copy.image, copy.first_block);
     pthread_mutex_lock(&store->lock);
     head->device_users--;
     if (code == ERR_OK) {
-        head->host = image;
+        head->host = copy.image;
+        head->is_immovable = 0;
     } else {
-        host_image_release(&store->host, store->layout, image);
+        host_image_release(&store->host, store->layout, copy.image);
     }
     struct store_head *parent = head->parent;
     head->parent = NULL; /* its blocks are ours now */
     store_state_drop(parent, &doomed);
+    store_state_note_progress(store);
     pthread_mutex_unlock(&store->lock);
     store_state_bury(store, doomed);
     return code;
@@ -174,9 +234,17 @@ static enum err copy_to_host(struct store *store, struct store_head *head) {
 
 /* --- host to disk ----------------------------------------------------------------------------- */
 
+/* The disk is slow, not stuck: whoever waits for room goes on waiting. */
+static void note_asked(struct store *store) {
+    pthread_mutex_lock(&store->lock);
+    store->progress++;
+    pthread_mutex_unlock(&store->lock);
+}
+
 static enum err fetch(void *context, const struct record_object_key *key, const void **bytes) {
     const struct spill_in_flight *flight = context;
     const struct host_image *image = flight->image;
+    note_asked(flight->store);
     switch (key->part) {
     case RECORD_BLOCK:
         if (key->index < (uint64_t)image->full_blocks) {
@@ -309,8 +377,8 @@ static enum err prepare(struct store *store, struct store_head *head, struct spi
     return ERR_OK;
 }
 
-/* ERR_OK: on_written will end the move. */
-static enum err submit(struct store *store, struct store_head *head) {
+/* ERR_OK: on_written will end the move. ERR_FULL: the tier's queue has no room for it now. */
+static enum err submit_now(struct store *store, struct store_head *head) {
     struct spill_in_flight *flight = NULL;
     struct spill_job job;
     pthread_mutex_lock(&store->submit_lock);
@@ -328,10 +396,43 @@ static enum err submit(struct store *store, struct store_head *head) {
     return code;
 }
 
+static enum err submit(struct store *store, struct store_head *head) {
+    struct store_room_wait wait = {0};
+    for (;;) {
+        enum err code = submit_now(store, head);
+        if (code != ERR_FULL) {
+            return code;
+        }
+        pthread_mutex_lock(&store->lock);
+        int is_over = !store_room_wait(store, &wait);
+        pthread_mutex_unlock(&store->lock);
+        if (is_over) {
+            return code;
+        }
+    }
+}
+
+/* --- disk to host ------------------------------------------------------------------------------
+ */
+
+/* A head that can't be read is lost for those who wait with it: they begin without it. */
+static void read_again(struct store *store, struct store_head *head) {
+    enum err code = store_find_again(store, head);
+    pthread_mutex_lock(&store->lock);
+    head->is_lost = code != ERR_OK;
+    pthread_mutex_unlock(&store->lock);
+}
+
 /* --- the thread ---------------------------------------------------------------------------------
  */
 
 static void move(struct store *store, struct store_head *head) {
+    if (head->wants_memory) {
+        head->wants_memory = 0; /* nobody else looks at it before the move's end */
+        read_again(store, head);
+        end_move(store, head);
+        return;
+    }
     enum err code = copy_to_host(store, head);
     if (code == ERR_OK && head->wants_disk) {
         code = submit(store, head);

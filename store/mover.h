@@ -15,4 +15,8 @@ void mover_stop(struct store *store);
 /* Queues a head to be copied to host memory and, if it wants so, to disk; the lock held. */
 void mover_queue(struct store *store, struct store_head *head);
 
+/* Host memory to read HEAD into, waited for as in any move; on the mover's thread, no lock held. */
+MUST_USE enum err mover_take_room(struct store *store, struct store_head *head,
+                                  struct host_image **out);
+
 #endif

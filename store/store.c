@@ -1,10 +1,10 @@
 /*
  * Heads from creation to publication.
  *
- * I1: a linked head has at least one of a device copy, a host image, or a move in progress.
- * I2: device copies, images and lineages of a head are given back by its last reference, or
- *     earlier by eviction; both under the lock.
- * I3: of one key at most one head of a kind and turn is linked.
+ * I1: a linked head has at least one of a device copy, a host image, or a move in progress; or it
+ * is durable and pinned, and will be read again before it is attached. I2: device copies, images
+ * and lineages of a head are given back by its last reference, or earlier by eviction; both under
+ * the lock. I3: of one key at most one head of a kind and turn is linked.
  */
 #include "store/store.h"
 
@@ -76,6 +76,7 @@ enum err store_create(const struct store_config *config, struct store **out) {
     store->lineage_next = 1;
     STAILQ_INIT(&store->queue);
     TAILQ_INIT(&store->unwritten);
+    TAILQ_INIT(&store->room_waits);
     init_locks(store);
     enum err code = start(store);
     if (code != ERR_OK) {
@@ -166,21 +167,79 @@ void store_state_bury(struct store *store, struct store_head *doomed) {
 
 void store_state_unlink(struct store *store, struct store_head *head, struct store_head **doomed) {
     head_index_unlink(&store->index, head);
+    store_state_strip(store, head);
     store_state_drop(head, doomed);
 }
 
-void store_head_release(struct store_head *head) {
-    if (head == NULL) {
+void store_state_unlink_if_gone(struct store *store, struct store_head *head,
+                                struct store_head **doomed) {
+    int is_in_memory = head->is_on_device || head->host != NULL || head->is_moving;
+    int is_awaited = head->pins > 0 && head->is_durable && !head->is_lost;
+    if (head->is_linked && !is_in_memory && !is_awaited) {
+        store_state_unlink(store, head, doomed);
+    }
+}
+
+void store_state_strip(struct store *store, struct store_head *head) {
+    if (head->is_linked || head->pins > 0 || head->is_moving || head->device_users > 0) {
         return;
     }
+    head->is_stripped = 1;
+    sequence_head_release(&head->device);
+    head->is_on_device = 0;
+    if (head->host != NULL && head->host->references == 1) {
+        host_image_strip(&store->host, store->layout, head->host);
+        store_state_note_progress(store);
+    }
+}
+
+void store_state_note_progress(struct store *store) {
+    store->progress++;
+    pthread_cond_broadcast(&store->changed);
+}
+
+/* One pin less, and the reference too unless IS_KEPT. */
+static void unpin(struct store_head *head, int is_kept) {
     struct store *store = head->store;
     struct store_head *doomed = NULL;
     pthread_mutex_lock(&store->lock);
     head->pins--;
-    store_state_drop(head, &doomed);
-    pthread_cond_broadcast(&store->changed);
+    store_state_unlink_if_gone(store, head, &doomed);
+    store_state_strip(store, head);
+    if (!is_kept) {
+        store_state_drop(head, &doomed);
+    }
+    store_state_note_progress(store);
     pthread_mutex_unlock(&store->lock);
     store_state_bury(store, doomed);
+}
+
+void store_head_release(struct store_head *head) {
+    if (head != NULL) {
+        unpin(head, 0);
+    }
+}
+
+void store_head_unpin(struct store_head *head) {
+    unpin(head, 1);
+}
+
+void store_head_forget(struct store_head *head) {
+    struct store *store = head->store;
+    struct store_head *doomed = NULL;
+    pthread_mutex_lock(&store->lock);
+    store_state_drop(head, &doomed);
+    store_state_note_progress(store);
+    pthread_mutex_unlock(&store->lock);
+    store_state_bury(store, doomed);
+}
+
+int store_head_device_blocks(struct store_head *head) {
+    struct store *store = head->store;
+    pthread_mutex_lock(&store->lock);
+    int blocks = head->is_on_device ? head_full_blocks(store->layout, head) : 0;
+    pthread_mutex_unlock(&store->lock);
+    return blocks;
 }
 
 int store_head_length(const struct store_head *head) {

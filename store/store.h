@@ -79,6 +79,11 @@ MUST_USE enum err store_head_create(struct store *store, const struct store_head
 /* Gives up a head that was not published, or a pin of store_find. NULL is allowed. */
 void store_head_release(struct store_head *head);
 
+/* After attaching: the head need not be spared any more, and stays known as a parent until
+ * store_head_forget, which takes the place of store_head_release. */
+void store_head_unpin(struct store_head *head);
+void store_head_forget(struct store_head *head);
+
 struct store_publish {
     uint8_t key[STORE_KEY_BYTES];
     uint64_t turn;
@@ -135,12 +140,15 @@ uint64_t store_newest_on_disk(struct store *store, const uint8_t key[STORE_KEY_B
 
 /*
  * Puts SEQUENCE, empty so far, at the head's length. ERR_FULL: no block or slot, nothing taken.
- * ERR_NOT_FOUND: the head was evicted in spite of its pin, because what runs needed the room. HEAD
- * stays pinned by the caller until the step after this has run.
+ * ERR_BUSY: what runs needed the head's room in spite of its pin, and it is being read from disk
+ * again; nothing taken, try again soon. ERR_NOT_FOUND: there is nothing to read it from.
  */
 MUST_USE enum err store_attach(struct store *store, struct store_head *head,
                                struct sequence *sequence, struct device_stream *stream);
 int store_head_length(const struct store_head *head);
+
+/* Full blocks that attaching would share instead of taking: 0 unless HEAD lies on the device. */
+int store_head_device_blocks(struct store_head *head);
 
 /* --- room -------------------------------------------------------------------------------- */
 
@@ -151,7 +159,8 @@ int store_reclaim(struct store *store, int blocks, int slots);
 /* Drops every idle copy in memory that lies on disk too. */
 void store_trim(struct store *store);
 
-/* Host memory outside the tier, under the same cap (requests that are set aside). Evicts for it. */
+/* Host memory outside the tier, under the same cap (requests that are set aside). Evicts for it,
+ * never waits. ERR_FULL also past half the cap: heads must be able to pass through the rest. */
 MUST_USE enum err store_host_take(struct store *store, size_t bytes, void **out);
 void store_host_give(struct store *store, void *memory, size_t bytes);
 

@@ -4,7 +4,10 @@
  * numerics class are this server's, and every byte of it has passed its checksum.
  * Anything else is a miss with a reason, and the next candidate is tried.
  */
+#include "store/store_find.h"
+
 #include "base/now.h"
+#include "store/mover.h"
 #include "store/store_room.h"
 
 #include <stdlib.h>
@@ -153,6 +156,19 @@ static enum err restore_lineage(const struct head_plan *plan, struct lineage **o
     return ERR_OK;
 }
 
+/* What memory knows of the same head: without bytes if somebody waits with it, or from a lookup at
+ * the same time. The lock is held. */
+static void unlink_same(struct store *store, const struct store_head *head,
+                        struct store_head **doomed) {
+    struct store_head *other = head_index_first(&store->index, head->key);
+    while (other != NULL && (other->kind != head->kind || other->turn != head->turn)) {
+        other = head_index_next(other);
+    }
+    if (other != NULL) {
+        store_state_unlink(store, other, doomed);
+    }
+}
+
 static enum err link_promoted(struct store *store, const struct store_want *want,
                               const struct store_candidate *candidate, const struct head_plan *plan,
                               struct host_image *image, struct store_head **out) {
@@ -176,11 +192,22 @@ static enum err link_promoted(struct store *store, const struct store_want *want
         return code;
     }
     pthread_mutex_lock(&store->lock);
+    struct store_head *doomed = NULL;
+    unlink_same(store, head, &doomed);
     head->host = image;
     head_index_link(&store->index, head);
+    store_state_note_progress(store); /* the mover may take it (I2 of store_room.c) */
     pthread_mutex_unlock(&store->lock);
+    store_state_bury(store, doomed);
     *out = head;
     return ERR_OK;
+}
+
+static void give_image(struct store *store, struct host_image *image) {
+    pthread_mutex_lock(&store->lock);
+    host_image_release(&store->host, store->layout, image);
+    store_state_note_progress(store);
+    pthread_mutex_unlock(&store->lock);
 }
 
 /* Reads the planned head into a new image and links it. NULL: *out is pinned. */
@@ -188,12 +215,7 @@ static const char *promote(struct store *store, const struct store_want *want,
                            const struct store_candidate *candidate, const struct head_plan *plan,
                            struct store_found *found) {
     struct host_image *image = NULL;
-    struct store_head *doomed = NULL;
-    pthread_mutex_lock(&store->lock);
-    enum err code = store_room_image(store, candidate->length, NULL, 0, &image, &doomed);
-    pthread_mutex_unlock(&store->lock);
-    store_state_bury(store, doomed);
-    if (code != ERR_OK) {
+    if (store_room_promote(store, candidate->length, &image) != ERR_OK) {
         return reason_host_full;
     }
     const char *reason = read_image(store, plan, image, &found->bytes_read);
@@ -202,9 +224,7 @@ static const char *promote(struct store *store, const struct store_want *want,
         reason = reason_unreadable;
     }
     if (reason != NULL) {
-        pthread_mutex_lock(&store->lock);
-        host_image_release(&store->host, store->layout, image);
-        pthread_mutex_unlock(&store->lock);
+        give_image(store, image);
         return reason;
     }
     tier_disk_touch(store->disk, &plan->head.key);
@@ -228,16 +248,16 @@ static const char *reason_of_answer(enum tier_disk_answer answer) {
     return reason_missing;
 }
 
-static const char *find_on_disk(struct store *store, const struct store_want *want,
+/* Where the candidate's objects lie. NULL: *plan_out is the caller's; else the reason. */
+static const char *plan_on_disk(struct store *store, const uint8_t *conversation,
                                 const struct store_candidate *candidate,
-                                struct store_found *found) {
+                                struct head_plan **plan_out) {
     struct record_head_key key = {.kind = RECORD_TURN_END, .turn = candidate->turn};
     struct record_head record;
-    struct head_plan *plan = NULL;
     if (store->disk == NULL || candidate->kind != STORE_KIND_TURN_END) {
         return reason_missing;
     }
-    memcpy(key.conversation, want->key, sizeof key.conversation);
+    memcpy(key.conversation, conversation, sizeof key.conversation);
     memcpy(key.state_digest, store->config.state_digest, sizeof key.state_digest);
     enum tier_disk_answer answer = tier_disk_lookup(store->disk, &key, &record);
     if (answer != TIER_DISK_HIT) {
@@ -247,13 +267,49 @@ static const char *find_on_disk(struct store *store, const struct store_want *wa
     if (reason != NULL) {
         return reason;
     }
-    enum err code = tier_disk_plan(store->disk, &record, &plan);
+    enum err code = tier_disk_plan(store->disk, &record, plan_out);
     if (code != ERR_OK) {
         return code == ERR_NOT_FOUND ? reason_incomplete : reason_damaged;
     }
-    reason = promote(store, want, candidate, plan, found);
+    return NULL;
+}
+
+static const char *find_on_disk(struct store *store, const struct store_want *want,
+                                const struct store_candidate *candidate,
+                                struct store_found *found) {
+    struct head_plan *plan = NULL;
+    const char *reason = plan_on_disk(store, want->key, candidate, &plan);
+    if (reason == NULL) {
+        reason = promote(store, want, candidate, plan, found);
+    }
     head_plan_destroy(plan);
     return reason;
+}
+
+enum err store_find_again(struct store *store, struct store_head *head) {
+    struct host_image *image = NULL;
+    struct head_plan *plan = NULL;
+    uint64_t bytes_read = 0;
+    struct store_candidate candidate = {
+        .kind = head->kind, .turn = head->turn, .length = head->length};
+    memcpy(candidate.chain_digest, head->chain_digest, sizeof candidate.chain_digest);
+    const char *reason = plan_on_disk(store, head->key, &candidate, &plan);
+    if (reason == NULL && mover_take_room(store, head, &image) != ERR_OK) {
+        reason = reason_host_full;
+    }
+    if (reason == NULL) {
+        reason = read_image(store, plan, image, &bytes_read);
+    }
+    head_plan_destroy(plan);
+    if (reason != NULL) {
+        give_image(store, image); /* NULL is allowed */
+        return err_fail(ERR_NOT_FOUND, "reading a head of %d tokens again: %s", head->length,
+                        reason);
+    }
+    pthread_mutex_lock(&store->lock);
+    head->host = image;
+    pthread_mutex_unlock(&store->lock);
+    return ERR_OK;
 }
 
 /* --- the lookup --------------------------------------------------------------------------------
@@ -347,18 +403,36 @@ static enum err attach_image(struct store *store, struct sequence *sequence,
     return ERR_OK;
 }
 
-/* Keeps what lies in memory of the head in place, and says which it is. */
+/* The head has no copy in memory. Nonzero: one will come, from disk; the lock held. */
+static int ask_again(struct store *store, struct store_head *head) {
+    if (!head->is_linked || !head->is_durable || head->is_lost) {
+        return 0;
+    }
+    if (!head->is_moving) {
+        head->wants_memory = 1;
+        head->wants_disk = 0; /* it has been there */
+        mover_queue(store, head);
+    }
+    return 1;
+}
+
+/* Keeps what lies in memory of the head in place, and says which it is. TIER_NONE: nothing does;
+ * *is_coming then. */
 static enum tier hold_residence(struct store *store, struct store_head *head,
-                                struct host_image **image) {
+                                struct host_image **image, int *is_coming) {
     enum tier tier = TIER_NONE;
     pthread_mutex_lock(&store->lock);
-    if (head->is_on_device) {
+    if (head->is_stripped) {
+        tier = TIER_NONE; /* its image may be one of blocks alone */
+    } else if (head->is_on_device) {
         head->device_users++;
         tier = TIER_DEVICE;
     } else if (head->host != NULL) {
         host_image_hold(head->host);
         *image = head->host;
         tier = TIER_HOST;
+    } else {
+        *is_coming = ask_again(store, head);
     }
     pthread_mutex_unlock(&store->lock);
     return tier;
@@ -372,13 +446,18 @@ static void let_residence_go(struct store *store, struct store_head *head, enum 
     } else {
         host_image_release(&store->host, store->layout, image);
     }
+    store_state_note_progress(store);
     pthread_mutex_unlock(&store->lock);
 }
 
 enum err store_attach(struct store *store, struct store_head *head, struct sequence *sequence,
                       struct device_stream *stream) {
     struct host_image *image = NULL;
-    enum tier tier = hold_residence(store, head, &image);
+    int is_coming = 0;
+    enum tier tier = hold_residence(store, head, &image, &is_coming);
+    if (tier == TIER_NONE && is_coming) {
+        return err_fail(ERR_BUSY, "the head of %d tokens is read again", head->length);
+    }
     if (tier == TIER_NONE) {
         return err_fail(ERR_NOT_FOUND, "the head of %d tokens was evicted", head->length);
     }

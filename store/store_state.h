@@ -15,6 +15,8 @@
 
 #include <pthread.h>
 
+struct store_room_wait;
+
 struct store {
     struct store_config config;
     const struct layout *layout;
@@ -31,6 +33,12 @@ struct store {
     pthread_cond_t changed; /* a move has ended, or something may go on */
     struct head_index index;
     struct host_account host;
+    uint64_t progress;   /* rises whenever something happens that may have made room in `host` */
+    uint64_t stalled_at; /* the progress at which a wait for room was last given up */
+    int has_stalled;
+    int is_mover_short; /* the mover waits for room: nobody takes any before it */
+    TAILQ_HEAD(store_state_room_waits, store_room_wait) room_waits; /* promotions; oldest first */
+    size_t aside_bytes;    /* of `host`, in requests that are set aside */
     uint64_t lineage_next; /* without a disk tier */
 
     pthread_t mover;
@@ -58,5 +66,18 @@ void store_state_bury(struct store *store, struct store_head *doomed);
 
 /* Takes a head out of the index and gives the index's reference back; the lock held. */
 void store_state_unlink(struct store *store, struct store_head *head, struct store_head **doomed);
+
+/* The same if memory has nothing of the head and nobody waits with it; the lock held. */
+void store_state_unlink_if_gone(struct store *store, struct store_head *head,
+                                struct store_head **doomed);
+
+/*
+ * Frees what only lookups and attaching would need of a head that nobody will look up or attach
+ * any more, though its children still refer to it: its device copy, tail and state; the lock held.
+ */
+void store_state_strip(struct store *store, struct store_head *head);
+
+/* Something has happened that may have made room in host memory; the lock held. */
+void store_state_note_progress(struct store *store);
 
 #endif
