@@ -182,23 +182,37 @@ static uint64_t activation_bytes(const struct stack *stack) {
     return 4 * (2 * width * STEP_ROWS + logits) + HEADROOM_BYTES;
 }
 
+/* Without a cap of --device-memory: the default, in a small machine half of its memory, but never
+ * less than what is needed. */
+static uint64_t default_budget(uint64_t needed) {
+    uint64_t budget = STACK_POOL_DEFAULT;
+    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+    if (pages > 0 && page_bytes > 0) {
+        uint64_t half = (uint64_t)pages / 2 * (uint64_t)page_bytes;
+        budget = half < budget ? half : budget;
+    }
+    return needed > budget ? needed : budget;
+}
+
 /*
- * A quarter of the budget for state slots, the rest for KV blocks, but never fewer than one
- * request needs to run to the end of its context.
+ * What one request needs to run to the end of its context; the rest is halved between state slots
+ * and KV blocks. A state is as large as the KV of some thousand tokens, which is what a
+ * conversation has: and it is slots, SLOTS_A_REQUEST each, that decide how many requests run at
+ * once.
  */
 static enum err size_pools(const struct stack *stack, struct pool_config *out) {
     const struct layout *layout = &stack->model->layout;
     struct device_info info;
-    uint64_t budget = STACK_POOL_DEFAULT;
+    uint64_t blocks_min =
+        layout->kv_count > 0 ? (uint64_t)layout_blocks(layout, stack->context) + SPARE_BLOCKS : 0;
+    uint64_t slots_min = layout->state_count > 0 ? SLOTS_A_REQUEST + HEAD_SLOTS_MIN : 0;
+    uint64_t needed = blocks_min * layout->block_bytes + slots_min * layout->slot_bytes;
+    uint64_t budget = default_budget(needed);
     device_get_info(stack->device, &info);
     if (stack->config.device_bytes > 0) {
         uint64_t taken = info.memory_used_bytes + activation_bytes(stack);
         budget = stack->config.device_bytes > taken ? stack->config.device_bytes - taken : 0;
     }
-    uint64_t blocks_min =
-        layout->kv_count > 0 ? (uint64_t)layout_blocks(layout, stack->context) + SPARE_BLOCKS : 0;
-    uint64_t slots_min = layout->state_count > 0 ? SLOTS_A_REQUEST + HEAD_SLOTS_MIN : 0;
-    uint64_t needed = blocks_min * layout->block_bytes + slots_min * layout->slot_bytes;
     if (budget < needed) {
         return err_fail(ERR_NOMEM,
                         "the device budget leaves %llu bytes for the pools, and one context of "
@@ -208,7 +222,7 @@ static enum err size_pools(const struct stack *stack, struct pool_config *out) {
     uint64_t slots = slots_min, blocks = blocks_min;
     uint64_t rest = budget - needed;
     if (layout->state_count > 0) {
-        slots += (layout->kv_count > 0 ? rest / 4 : rest) / layout->slot_bytes;
+        slots += (layout->kv_count > 0 ? rest / 2 : rest) / layout->slot_bytes;
         rest = budget - blocks_min * layout->block_bytes - slots * layout->slot_bytes;
     }
     if (layout->kv_count > 0) {

@@ -26,7 +26,8 @@ struct stack_config {
     int running_max;
     int queue_max;
     int front_threads;
-    uint64_t device_bytes; /* weights, pools, activations; 0: STACK_POOL_DEFAULT for the pools */
+    uint64_t device_bytes; /* weights, pools, activations; 0: by the model, with
+                              STACK_POOL_DEFAULT for the pools */
     uint64_t host_bytes;
     uint64_t disk_bytes;           /* everything in the directory */
     uint64_t ledger_reserve_bytes; /* of those, allocated ahead for the ledger */
