@@ -109,13 +109,13 @@ enum err ledger_walk_line_add(struct ledger_walk_line *line, const struct turn_r
     line->pending_tokens = turn->pending_tokens;
     line->has_digest = 1;
     memcpy(line->last_digest, turn->chain_digest, sizeof line->last_digest);
-    if (!line->is_known && turn->base_tokens == 0) {
-        token_chain_init(&line->chain);
-        line->is_known = 1;
-    } else if (!line->is_known) {
+    if (!line->is_known && turn->base_tokens > 0) {
         return ERR_OK;
     }
-    if (!cut(line, turn)) {
+    if (!line->is_known) { /* begun anew */
+        token_chain_init(&line->chain);
+        line->is_known = 1;
+    } else if (!cut(line, turn)) {
         *verdict = "wrong-place";
         line->is_known = 0;
         return ERR_OK;
