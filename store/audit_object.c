@@ -76,10 +76,10 @@ static enum err next_of_conversation(struct state_cursor *cursor, const uint8_t 
                : err_fail(ERR_NOT_FOUND, "state: the conversation has no more heads");
 }
 
-enum err audit_cover_read(struct state_txn *txn, const struct record_lineage *lineage,
-                          struct audit_cover *out) {
+enum err audit_object_cover_read(struct state_txn *txn, const struct record_lineage *lineage,
+                                 struct audit_object_cover *out) {
     struct state_cursor *cursor CLEANUP(close_cursor) = NULL;
-    struct audit_cover cover = {0};
+    struct audit_object_cover cover = {0};
     struct state_bytes key;
     struct state_bytes value;
     TRY(state_env_cursor_open(txn, STATE_HEADS, &cursor));
@@ -151,10 +151,10 @@ static enum err is_listed(struct state_txn *txn, const struct record_object_key 
 /* Whether the lineage, its heads or its children need the object. */
 static enum err is_needed(struct state_txn *txn, const struct record_lineage *lineage,
                           const struct record_object_key *key, int *out) {
-    struct audit_cover cover;
+    struct audit_object_cover cover;
     uint64_t children;
     uint64_t covered;
-    TRY(audit_cover_read(txn, lineage, &cover));
+    TRY(audit_object_cover_read(txn, lineage, &cover));
     *out = cover.is_unknown;
     if (cover.is_unknown) {
         return ERR_OK;

@@ -13,13 +13,14 @@
 enum { AUDIT_OBJECT_BYTES_MAX = 1 << 30, AUDIT_OBJECT_TEXT_BYTES = 160 };
 
 /* The heads of a lineage, all of which belong to the lineage's conversation. */
-struct audit_cover {
+struct audit_object_cover {
     uint64_t heads;
     uint64_t end_block; /* blocks below it are needed by a head */
     int is_unknown;     /* a head record of the conversation is refused: anything may be needed */
 };
-MUST_USE enum err audit_cover_read(struct state_txn *txn, const struct record_lineage *lineage,
-                                   struct audit_cover *out);
+MUST_USE enum err audit_object_cover_read(struct state_txn *txn,
+                                          const struct record_lineage *lineage,
+                                          struct audit_object_cover *out);
 
 struct audit_object;
 MUST_USE enum err audit_object_create(struct state_env *env, struct audit_object **out);

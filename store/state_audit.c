@@ -381,7 +381,7 @@ static enum err judge_links(struct state_txn *txn, const struct record_lineage *
 static enum err judge_lineage(struct audit *audit, struct state_txn *txn, struct state_bytes key,
                               struct state_bytes value, struct state_audit_finding *finding) {
     struct record_lineage lineage;
-    struct audit_cover cover;
+    struct audit_object_cover cover;
     uint64_t children;
     uint64_t end_block;
     enum err code = record_lineage_decode(key.data, key.len, value.data, value.len, &lineage);
@@ -399,7 +399,7 @@ static enum err judge_lineage(struct audit *audit, struct state_txn *txn, struct
     set_conversation(finding, lineage.conversation);
     TRY(judge_links(txn, &lineage, finding));
     TRY(state_table_children(txn, lineage.id, &children, &end_block));
-    TRY(audit_cover_read(txn, &lineage, &cover));
+    TRY(audit_object_cover_read(txn, &lineage, &cover));
     if (finding->verdict == NULL && children == 0 && cover.heads == 0 && !cover.is_unknown) {
         finding->verdict = "orphan";
         describe(finding, "lineage %" PRIu64 " has no head and no child", lineage.id);

@@ -83,7 +83,8 @@ def test_damage_is_named_with_its_conversation(tmp_path):
     said = {"one": "The first one plays the cello in Oslo.", "other": "The other one breeds bees in Graz."}
     with serving.Server(TERN, store, *FLAGS) as server:
         for name, text in said.items():
-            serving.chat(server, serving.turn_body(name, text, max_tokens=4, conversation_durability="state")).expect(name)
+            body = serving.turn_body(name, text, max_tokens=4, conversation_durability="state")
+            serving.chat(server, body).expect(name)
         server.drain()
     verified(store, 0)
     sound = (store / "state" / "data.mdb").read_bytes()
