@@ -13,6 +13,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* What the child adds to its exit code: a sanitizer that catches a signal exits with others. */
+enum { CHILD_EXIT = 16 };
+
 struct verify_options {
     const char *store;
     const char *conversation;
@@ -220,7 +223,7 @@ static int run_in_child(const struct verify_options *options) {
     if (child == 0) {
         int code = run_and_report(options);
         fflush(stdout);
-        _exit(code);
+        _exit(CHILD_EXIT + code);
     }
     while (child > 0 && waitpid(child, &status, 0) < 0) {
         if (errno != EINTR) {
@@ -231,14 +234,16 @@ static int run_in_child(const struct verify_options *options) {
         fprintf(stderr, "tern verify: cannot run a child process: %s\n", strerror(errno));
         return EXIT_CODE_FAILED;
     }
-    if (WIFSIGNALED(status)) {
+    int code = WIFEXITED(status) ? WEXITSTATUS(status) - CHILD_EXIT : -1;
+    if (code != EXIT_CODE_OK && code != EXIT_CODE_FAILED) {
         fprintf(stderr,
-                "tern verify: reading '%s' ended with signal %d: the pages of its ledger or of "
-                "its state are damaged\n",
-                options->store, WTERMSIG(status));
+                "tern verify: reading '%s' ended with %s %d: the pages of its ledger or of its "
+                "state are damaged\n",
+                options->store, WIFSIGNALED(status) ? "signal" : "exit status",
+                WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
         return EXIT_CODE_FAILED;
     }
-    return WEXITSTATUS(status);
+    return code;
 }
 
 static enum option_outcome parse(struct verify_options *options, int argc, char **argv) {
