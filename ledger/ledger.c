@@ -163,6 +163,10 @@ void ledger_close(struct ledger *ledger) {
     free(ledger);
 }
 
+struct ledger_db *ledger_environment(struct ledger *ledger) {
+    return ledger->db;
+}
+
 struct lease_table *ledger_leases(struct ledger *ledger) {
     return ledger->leases;
 }

@@ -20,6 +20,7 @@
 #include "ledger/turn_record.h"
 
 struct ledger;
+struct ledger_db;
 
 struct ledger_config {
     const char *directory;       /* made with mode 0700 if missing; its parent must exist */
@@ -39,6 +40,9 @@ MUST_USE enum err ledger_open(const struct ledger_config *config, struct ledger 
 
 /* Commits what waits, then closes. No other call may be running or follow. Accepts NULL. */
 void ledger_close(struct ledger *ledger);
+
+/* Its environment, for ledger_walk; lives as long as the ledger. */
+struct ledger_db *ledger_environment(struct ledger *ledger);
 
 /* The leases that appends are checked against; lives as long as the ledger. NULL if read-only. */
 struct lease_table *ledger_leases(struct ledger *ledger);

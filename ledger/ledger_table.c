@@ -47,6 +47,10 @@ static void make_turn_key(struct turn_record_place place, uint32_t part,
     store_big_endian(key + 12, part, 4);
 }
 
+uint64_t ledger_table_serial_of_key(const uint8_t *key) {
+    return load_big_endian(key, 8);
+}
+
 /* Mark */
 
 enum err ledger_table_mark_get(struct ledger_db_txn *txn, struct ledger_record_mark *out) {
@@ -163,6 +167,20 @@ enum err ledger_table_parts_get(struct ledger_db_txn *txn, struct turn_record_pl
         }
         TRY(buf_append(record, bytes.data, bytes.len));
     }
+    return ERR_OK;
+}
+
+enum err ledger_table_turn_next(struct ledger_db_txn *txn, struct turn_record_place place,
+                                uint32_t part, struct turn_record_place *out) {
+    uint8_t from[TURN_KEY_BYTES];
+    struct ledger_db_bytes found;
+    make_turn_key(place, part, from);
+    TRY(ledger_db_seek(txn, LEDGER_DB_TURN, from, sizeof from, &found, NULL));
+    if (found.len != sizeof from) {
+        return err_fail(ERR_FORMAT, "turn under a key of %zu bytes", found.len);
+    }
+    *out = (struct turn_record_place){.serial = load_big_endian(found.data, 8),
+                                      .turn = (uint32_t)load_big_endian(found.data + 8, 4)};
     return ERR_OK;
 }
 
@@ -340,6 +358,14 @@ enum err ledger_table_idempotency_get(struct ledger_db_txn *txn,
     struct ledger_db_bytes bytes;
     TRY(ledger_db_get(txn, LEDGER_DB_IDEMPOTENCY, hash->bytes, CONVERSATION_KEY_BYTES, &bytes));
     return ledger_record_decode_idempotency(bytes.data, bytes.len, hash, out);
+}
+
+enum err ledger_table_expiry_find(struct ledger_db_txn *txn,
+                                  const struct ledger_record_idempotency *entry) {
+    uint8_t key[EXPIRY_KEY_BYTES];
+    struct ledger_db_bytes value;
+    make_expiry_key(entry->expires_ms, entry->hash.bytes, key);
+    return ledger_db_get(txn, LEDGER_DB_EXPIRY, key, sizeof key, &value);
 }
 
 enum err ledger_table_idempotency_put(struct ledger_db_txn *txn,

@@ -21,6 +21,9 @@ MUST_USE enum err ledger_table_mark_get(struct ledger_db_txn *txn, struct ledger
 MUST_USE enum err ledger_table_mark_put(struct ledger_db_txn *txn,
                                         const struct ledger_record_mark *mark);
 
+/* The number that a key of 8 bytes, or longer, begins with: a serial, or a time. */
+uint64_t ledger_table_serial_of_key(const uint8_t *key);
+
 /* Counts next_serial on from SERIAL, which it must be. */
 MUST_USE enum err ledger_table_serial_use(struct ledger_db_txn *txn, uint64_t serial);
 
@@ -55,6 +58,11 @@ MUST_USE enum err ledger_table_parts_remove(struct ledger_db_txn *txn,
 MUST_USE enum err ledger_table_turn_get(struct ledger_db_txn *txn, struct turn_record_place place,
                                         struct turn_record *out);
 
+/* Where the first part lies that is not in front of PART of PLACE; ERR_NOT_FOUND behind the last.
+ */
+MUST_USE enum err ledger_table_turn_next(struct ledger_db_txn *txn, struct turn_record_place place,
+                                         uint32_t part, struct turn_record_place *out);
+
 /* Removes at most PARTS_MAX parts of any turn of SERIAL; *is_done once none is left. */
 MUST_USE enum err ledger_table_turns_remove(struct ledger_db_txn *txn, uint64_t serial,
                                             size_t parts_max, int *is_done);
@@ -78,6 +86,9 @@ MUST_USE enum err ledger_table_tombstone_next(struct ledger_db_txn *txn, uint64_
 MUST_USE enum err ledger_table_idempotency_get(struct ledger_db_txn *txn,
                                                const struct conversation_key *hash,
                                                struct ledger_record_idempotency *out);
+/* ERR_NOT_FOUND if the index of times lacks the entry. */
+MUST_USE enum err ledger_table_expiry_find(struct ledger_db_txn *txn,
+                                           const struct ledger_record_idempotency *entry);
 /* Replaces an older entry of the same hash. */
 MUST_USE enum err ledger_table_idempotency_put(struct ledger_db_txn *txn,
                                                const struct ledger_record_idempotency *entry);

@@ -64,6 +64,11 @@ enum err head_plan_create(struct state_env *env, const struct record_head *head,
                           struct head_plan **out) {
     struct state_txn *txn CLEANUP(end_txn) = NULL;
     TRY(state_env_begin_read(env, &txn));
+    return head_plan_create_in(txn, head, out);
+}
+
+enum err head_plan_create_in(struct state_txn *txn, const struct record_head *head,
+                             struct head_plan **out) {
     size_t count = 0;
     TRY(walk(txn, head, NULL, &count));
     struct head_plan *plan = fault_fails("head_plan.alloc") ? NULL : calloc(1, sizeof *plan);

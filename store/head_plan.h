@@ -27,6 +27,9 @@ struct head_plan {
  * record is refused or of another model. */
 MUST_USE enum err head_plan_create(struct state_env *env, const struct record_head *head,
                                    struct head_plan **out);
+/* The same within TXN. */
+MUST_USE enum err head_plan_create_in(struct state_txn *txn, const struct record_head *head,
+                                      struct head_plan **out);
 void head_plan_destroy(struct head_plan *plan); /* accepts NULL */
 
 /* The same check without the result, within TXN. */

@@ -20,6 +20,7 @@ static const struct subcommand subcommands[] = {
     {"model", subcommand_model, "say what a model file holds"},
     {"dump", subcommand_dump, "write the state of a conversation as safetensors"},
     {"inspect", subcommand_inspect, "list what a store holds: conversations, heads, objects"},
+    {"verify", subcommand_verify, "read every record of a store and say what is wrong"},
     {"tokenize", subcommand_tokenize, "turn text into token ids"},
     {"detokenize", subcommand_detokenize, "turn token ids into text"},
     {"render", subcommand_render, "show what a model's chat template makes of messages"},

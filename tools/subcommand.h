@@ -21,6 +21,7 @@ int subcommand_tokenize(int argc, char **argv);
 int subcommand_detokenize(int argc, char **argv);
 int subcommand_dump(int argc, char **argv);
 int subcommand_inspect(int argc, char **argv);
+int subcommand_verify(int argc, char **argv);
 int subcommand_render(int argc, char **argv);
 int subcommand_model(int argc, char **argv);
 int subcommand_bench(int argc, char **argv);
