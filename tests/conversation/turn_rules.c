@@ -585,7 +585,14 @@ static void check_state_digest(struct stack **stack, const struct stack_config *
  * --------------------------------------------------------------------
  */
 
-enum { CROWD = 3, CROWD_SLOTS = 6, CROWD_TEXT_BYTES = 16 << 10, WORDS_CROWD = 1650 };
+/* Blocks for the prompts of two, not for their answers. */
+enum {
+    CROWD = 3,
+    CROWD_SLOTS = 6,
+    CROWD_BLOCKS = 108,
+    CROWD_TEXT_BYTES = 16 << 10,
+    WORDS_CROWD = 1650
+};
 
 static void begin_crowd(struct stack *stack, struct talk *talks[CROWD], int is_alone,
                         struct talk_answer answers[CROWD]) {
@@ -625,7 +632,7 @@ static void check_set_aside(const struct stack_config *config) {
         }
         struct pool_usage usage;
         pool_get_usage(stack->pool, &usage);
-        if (usage.slots < CROWD_SLOTS) { /* only one at a time could run */
+        if (usage.slots < CROWD_SLOTS || usage.blocks < CROWD_BLOCKS) { /* one at a time */
             stack_close(stack, 0);
             stack = NULL;
         }

