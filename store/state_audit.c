@@ -323,7 +323,7 @@ static enum err audit_heads(struct audit *audit) {
     for (;;) {
         struct state_audit_finding finding = {0};
         struct record_head head;
-        int is_sound;
+        int is_sound = 0;
         enum err code = next_head(audit, &entries, &head, &is_sound, &finding);
         if (code == ERR_NOT_FOUND) {
             return ERR_OK;
