@@ -1,8 +1,6 @@
 #include "server/stack.h"
 
-#include "base/log.h"
 #include "engine/model_digest.h"
-#include "server/warm_up.h"
 #include "store/state_open.h"
 
 #include <errno.h>
@@ -354,10 +352,7 @@ static enum err open_all(struct stack *stack) {
     gguf_close(stack->file); /* the map is released: weights are in memory once */
     stack->file = NULL;
     TRY(open_engine(stack));
-    if (warm_up_start(stack->store, WARM_TOKENS, &stack->warm_up) != ERR_OK) {
-        log_warn("the first turns will be slower: %s", err_message());
-        err_clear();
-    }
+    store_warm(stack->store, WARM_TOKENS);
     return ERR_OK;
 }
 
@@ -381,7 +376,6 @@ void stack_close(struct stack *stack, uint32_t drain_ms) {
         return;
     }
     int is_clean = stack->turns != NULL;
-    warm_up_stop(stack->warm_up);
     if (stack->turns != NULL) {
         turn_service_cancel_all(stack->turns);
     }

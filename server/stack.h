@@ -59,7 +59,6 @@ struct stack {
     struct chat_template *chat_template;
     struct pool *pool;
     struct store *store;
-    struct warm_up *warm_up;
     struct engine *engine;
     struct front *front;
     struct turn_service *turns;

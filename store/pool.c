@@ -5,10 +5,7 @@
 #include "store/pool.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
-
-enum { WARM_STEP_BYTES = 4 << 20 };
 
 #define POOL_MAGIC 0x706f6f6c74726e31u
 
@@ -111,25 +108,15 @@ void pool_destroy(struct pool *pool) {
     free(pool);
 }
 
-/* In steps that are short against a wait for the end. */
-static void warm_units(struct device_buffer *buffer, size_t unit_bytes, int count,
-                       const _Atomic int *is_stopping) {
-    size_t bytes = unit_bytes * (size_t)count;
-    for (size_t done = 0; done < bytes && !atomic_load(is_stopping); done += WARM_STEP_BYTES) {
-        size_t left = bytes - done;
-        device_buffer_warm(buffer, done, left < WARM_STEP_BYTES ? left : WARM_STEP_BYTES);
+static void warm_units(struct device_buffer *buffer, size_t unit_bytes, int count, int wanted) {
+    if (buffer != NULL) {
+        device_buffer_warm(buffer, 0, unit_bytes * (size_t)(wanted < count ? wanted : count));
     }
 }
 
-void pool_warm(struct pool *pool, int blocks, int slots, const _Atomic int *is_stopping) {
-    if (pool->state_buffer != NULL) {
-        warm_units(pool->state_buffer, pool->layout->slot_bytes,
-                   slots < pool->slots.count ? slots : pool->slots.count, is_stopping);
-    }
-    if (pool->kv_buffer != NULL) {
-        warm_units(pool->kv_buffer, pool->layout->block_bytes,
-                   blocks < pool->blocks.count ? blocks : pool->blocks.count, is_stopping);
-    }
+void pool_warm(struct pool *pool, int blocks, int slots) {
+    warm_units(pool->state_buffer, pool->layout->slot_bytes, pool->slots.count, slots);
+    warm_units(pool->kv_buffer, pool->layout->block_bytes, pool->blocks.count, blocks);
 }
 
 const struct layout *pool_layout(const struct pool *pool) {

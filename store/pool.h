@@ -34,11 +34,9 @@ void pool_destroy(struct pool *pool);
 const struct layout *pool_layout(const struct pool *pool);
 struct device *pool_device(const struct pool *pool);
 
-/*
- * device_buffer_warm of the first BLOCKS blocks and SLOTS slots, at most all, which are those that
- * are handed out first. *IS_STOPPING set from another thread ends it soon.
- */
-void pool_warm(struct pool *pool, int blocks, int slots, const _Atomic int *is_stopping);
+/* device_buffer_warm of the first BLOCKS blocks and SLOTS slots, at most all, which are those that
+ * are handed out first. */
+void pool_warm(struct pool *pool, int blocks, int slots);
 
 /* --- references ---------------------------------------------------------------------- */
 

@@ -12,7 +12,6 @@
 #include "store/mover.h"
 #include "store/store_state.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -114,9 +113,8 @@ void store_destroy(struct store *store) {
 }
 
 /* Fresh pieces are found without the lock, and then kept as if somebody had given them back. */
-static void warm_host(struct store *store, size_t bytes, int count,
-                      const _Atomic int *is_stopping) {
-    for (int i = 0; i < count && !atomic_load(is_stopping); i++) {
+static void warm_host(struct store *store, size_t bytes, int count) {
+    for (int i = 0; i < count; i++) {
         void *memory = host_account_warm(bytes);
         pthread_mutex_lock(&store->lock);
         host_account_add(&store->host, memory, bytes);
@@ -124,15 +122,15 @@ static void warm_host(struct store *store, size_t bytes, int count,
     }
 }
 
-void store_warm(struct store *store, int tokens, const _Atomic int *is_stopping) {
+void store_warm(struct store *store, int tokens) {
     const struct layout *layout = store->layout;
     int blocks = layout->kv_count > 0 ? layout_blocks(layout, tokens) : 0;
     if (store->promoter != NULL) {
         promoter_warm(store->promoter);
     }
-    pool_warm(store->config.pool, blocks, WARM_SLOTS, is_stopping);
-    warm_host(store, layout->slot_bytes, 1, is_stopping);
-    warm_host(store, layout->block_bytes, blocks, is_stopping);
+    pool_warm(store->config.pool, blocks, WARM_SLOTS);
+    warm_host(store, layout->slot_bytes, 1);
+    warm_host(store, layout->block_bytes, blocks);
 }
 
 /* --- references ----------------------------------------------------------------------------- */

@@ -50,10 +50,10 @@ MUST_USE enum err store_create(const struct store_config *config, struct store *
 
 /*
  * Finds the memory now, in the pools and in host memory, that a request of TOKENS tokens and the
- * promotion of its head will use; else the first one waits while the system clears pages.
- * *IS_STOPPING set from another thread ends it soon. Any thread.
+ * promotion of its head will use; else the first one waits while the system clears pages. For a
+ * server that does not serve yet.
  */
-void store_warm(struct store *store, int tokens, const _Atomic int *is_stopping);
+void store_warm(struct store *store, int tokens);
 
 /* Stops the threads; spills that have not begun are dropped (store_drain first to keep them). */
 void store_destroy(struct store *store);

@@ -577,24 +577,16 @@ static void test_store_continues_beside_its_parent(void **state) {
     expect_found(fixture, 1, first, TIER_DISK);
 }
 
-struct warming {
-    struct store *store;
-    _Atomic int is_stopping;
-};
-
 static void *warm(void *context) {
-    struct warming *warming = context;
-    store_warm(warming->store, 100, &warming->is_stopping);
+    store_warm(context, 100);
     return NULL;
 }
 
-/* A new server takes its first turns while it finds memory for them. */
 static void test_store_warms_up_beside_work(void **state) {
     struct fixture *fixture = *state;
     struct store_counters counters;
-    struct warming warming = {.store = fixture->store};
     pthread_t thread;
-    assert_int_equal(pthread_create(&thread, NULL, warm, &warming), 0);
+    assert_int_equal(pthread_create(&thread, NULL, warm, fixture->store), 0);
     publish_head(fixture, 1, 1, 20);
     push_to(fixture, TIER_HOST);
     expect_found(fixture, 1, candidate_of(1, 1, 20), TIER_HOST);
@@ -602,8 +594,7 @@ static void test_store_warms_up_beside_work(void **state) {
     store_get_counters(fixture->store, &counters);
     assert_true(counters.host_bytes <= counters.host_max_bytes);
     push_to(fixture, TIER_DISK);
-    warming.is_stopping = 1;
-    warm(&warming);
+    warm(fixture->store);
     expect_found(fixture, 1, candidate_of(1, 1, 20), TIER_DISK);
 }
 
