@@ -340,38 +340,36 @@ static void test_store_takes_no_state_of_another_model_or_arithmetic(void **stat
 
 enum harm { HARM_FLIP, HARM_REMOVE, HARM_COUNT };
 
-/* Flips a byte of the first object of PART on disk, or removes its first run. */
+/* Flips a byte of PART of the newest head on disk, or removes its first run. Of older heads, which
+ * have lower lineages, parts may still wait there to be collected. */
 static void damage(struct fixture *fixture, enum record_part part, enum harm harm) {
     struct state_txn *txn;
     struct state_cursor *cursor;
     struct state_bytes key, value;
-    struct record_object_key object;
+    struct record_object_key object, newest = {0};
+    uint8_t name[RECORD_RUN_KEY_BYTES], copy[OBJECT_RUN_LARGE_BYTES];
+    struct state_bytes run_key = {name, sizeof name};
     uint32_t run;
-    int is_done = 0;
     assert_int_equal(state_env_begin_write(tier_disk_env(fixture->store->disk), &txn), ERR_OK);
     assert_int_equal(state_env_cursor_open(txn, STATE_OBJECTS, &cursor), ERR_OK);
     enum err code = state_env_first(cursor, &key, &value);
-    for (; code == ERR_OK && !is_done; code = state_env_next(cursor, &key, &value)) {
+    for (; code == ERR_OK; code = state_env_next(cursor, &key, &value)) {
         assert_int_equal(record_run_key_decode(key.data, key.len, &object, &run), ERR_OK);
-        if (object.part == part) {
-            uint8_t *copy = malloc(value.len);
-            uint8_t name[RECORD_RUN_KEY_BYTES];
-            struct state_bytes run_key = {name, sizeof name};
-            assert_non_null(copy);
-            memcpy(copy, value.data, value.len);
-            memcpy(name, key.data, sizeof name);
-            copy[80] ^= 0x10;
-            code = harm == HARM_REMOVE ? state_env_remove(txn, STATE_OBJECTS, run_key)
-                                       : state_env_put(txn, STATE_OBJECTS, run_key,
-                                                       (struct state_bytes){copy, value.len});
-            assert_int_equal(code, ERR_OK);
-            free(copy);
-            is_done = 1;
-            break;
+        if (object.part == part && run == 0 && object.lineage > newest.lineage) {
+            newest = object;
         }
     }
-    assert_true(is_done);
     state_env_cursor_close(cursor);
+    assert_true(newest.lineage > 0);
+    record_run_key_encode(&newest, 0, name);
+    assert_int_equal(state_env_get(txn, STATE_OBJECTS, run_key, &value), ERR_OK);
+    assert_true(value.len <= sizeof copy);
+    memcpy(copy, value.data, value.len);
+    copy[80] ^= 0x10;
+    code = harm == HARM_REMOVE
+               ? state_env_remove(txn, STATE_OBJECTS, run_key)
+               : state_env_put(txn, STATE_OBJECTS, run_key, (struct state_bytes){copy, value.len});
+    assert_int_equal(code, ERR_OK);
     assert_int_equal(state_env_commit(txn), ERR_OK);
 }
 
